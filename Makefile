@@ -1,0 +1,68 @@
+# Everything a contributor runs. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The pure core: no I/O worth the name, so nothing in it is hard to reach from a test.
+ENGINE_CORE := errors model document compose schema validate plan
+CORE := $(subst $() ,$(),$(foreach module,$(ENGINE_CORE),engine/recipe_engine/$(module).py,))registry/recipe_registry/*
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-all fmt lint type imports bench docs check clean
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(INSTALLED) ## Make .venv with the engine and its tools; does nothing while the pins are the same
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV), PyTorch included: some minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --upgrade --constraint constraints.txt pip
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
+		--editable '.[nf4]' --group dev
+	@touch $@
+
+quickstart: setup ## Fine-tune a first model: recipes/quickstart.toml
+	@$(BIN)/recipe run recipes/quickstart.toml
+
+test: setup ## The default suite, under two minutes
+	@$(BIN)/pytest -m "not slow and not network" --durations=5 --durations-min=2
+
+test-all: setup ## Every test, slow and network too, with coverage; the pure core must be covered whole
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --durations=10 --durations-min=5
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+	@echo "The pure core:"
+	@$(BIN)/coverage report --include="$(CORE)" --fail-under=100
+
+fmt: setup ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --fix --quiet
+
+lint: setup ## Check style and format
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+type: setup ## Check types, code and tests
+	@$(BIN)/mypy --no-error-summary
+
+imports: setup ## Check which part may import which
+	@$(BIN)/lint-imports --no-logo
+
+bench: setup ## Measure speed and memory
+	@$(BIN)/python -m tests.bench
+
+docs: setup ## Check that the documentation is true
+	@$(BIN)/pytest tests/docs
+
+check: lint type imports test ## What CI runs first: lint, types, imports, default suite
+
+clean: ## Remove caches and reports; .venv and the runs stay
+	@rm -rf build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find engine registry containers tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,98 @@
+"""The command ``recipe``: one file a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "validate": "Check a recipe: every problem at once, with its line.",
+    "plan": "Show what a run would do, node by node, and why.",
+    "run": "Run a recipe.",
+    "show": "Show a run: its nodes, metrics and cost.",
+    "generate": "Answer a prompt with the model of a run.",
+    "data": "Look at data as the trainer sees it.",
+    "plugins": "List what is installed: methods, sources, formats.",
+}
+"""Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order in which people meet them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"recipe_engine.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say what is near to a command that does not exist."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from None
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands and their lines, without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda ctx, _, wanted: _version(ctx, wanted)
+)
+def cli() -> None:
+    """Fine-tune a language model from one TOML file, and prove that the result can be made again."""
+
+
+def _version(ctx: click.Context, wanted: bool) -> None:
+    if wanted:
+        from recipe_engine import __version__
+
+        click.echo(f"recipe {__version__}")
+        ctx.exit()
+
+
+def main() -> None:
+    """Run the command; every error that is not a bug becomes one message and an exit code."""
+    try:
+        status: Any = cli.main(standalone_mode=False, prog_name="recipe")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python would complain once more while it closes the stream.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)
+        if exit_code is None:
+            raise
+        from recipe_engine.cli.common import show_error
+
+        show_error(error)
+        sys.exit(exit_code)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,101 @@
+"""What the commands share: opening recipes and the registry, showing errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from recipe_engine.model import Recipe
+    from recipe_engine.plugins import Catalogue
+    from recipe_registry import Registry, RunRecord
+
+HOME_VARIABLE = "RECIPE_HOME"
+F = TypeVar("F", bound=Callable[..., Any])
+
+recipe_argument = click.argument("recipe_file", metavar="RECIPE", type=click.Path())
+set_option = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override one key with a TOML value, such as train.sft.epochs=2. Can be given several times.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs (docs/json.md).")
+
+
+def open_recipe(recipe_file: str, overrides: Sequence[str]) -> tuple[Recipe, Catalogue]:
+    """Read and check a recipe against everything that is installed.
+
+    Raises:
+        InvalidRecipe: with all of its problems.
+        UnresolvedInput: where there is no such file.
+    """
+    from recipe_engine.compose import compose
+    from recipe_engine.plugins import load_catalogue
+    from recipe_engine.validate import validate
+
+    composition = compose(recipe_file, overrides)
+    catalogue = load_catalogue()
+    return validate(composition, catalogue), catalogue
+
+
+def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Catalogue]:
+    """The recipe of a run as it was then; its relative paths still start where they started.
+
+    Raises:
+        UnresolvedInput: where the run kept none.
+    """
+    from dataclasses import replace
+
+    from recipe_engine.errors import UnresolvedInput
+
+    recipe_file = registry.runs.recipe_file(record.id)
+    if recipe_file is None:
+        raise UnresolvedInput(f"Run {record.id} has no recipe.", "It ended before it began.")
+    recipe, catalogue = open_recipe(str(recipe_file), ())
+    return replace(recipe, folder=Path(record.facts["folder"])), catalogue
+
+
+def open_registry(*, create: bool = True) -> Registry:
+    """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder.
+
+    Raises:
+        UnfitEnvironment: where the extra that brings it is not installed.
+    """
+    from recipe_engine.errors import UnfitEnvironment
+
+    try:
+        from recipe_registry import Registry
+    except ImportError as error:
+        raise UnfitEnvironment(
+            f"{error.name} is not installed.", 'Planning and running need: pip install "recipe-engine[run]"'
+        ) from None
+    return Registry.open(Path(os.environ.get(HOME_VARIABLE) or ".recipe"), create=create)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def show_error(error: BaseException) -> None:
+    """An error for people, on standard error; a stage's traceback follows where the stage has a bug."""
+    from recipe_engine.errors import InvalidRecipe
+
+    if isinstance(error, InvalidRecipe):
+        for line in str(error).splitlines()[:-1]:
+            click.echo(line, err=True)
+        click.secho(str(error).splitlines()[-1], fg="red", err=True)
+        return
+    for note in getattr(error, "__notes__", ()):
+        click.echo(note, err=True)
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(getattr(error, "message", str(error)), err=True)
+    if hint := getattr(error, "hint", ""):
+        click.echo(f"       {hint}", err=True)

@@ -1,0 +1,100 @@
+"""``recipe data``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recipe_engine.cli.common import (
+    json_option,
+    open_recipe,
+    open_registry,
+    print_json,
+    recipe_argument,
+    set_option,
+)
+
+if TYPE_CHECKING:
+    from recipe_engine.training.rows import Row
+
+OUTPUT_VERSION = 1
+
+
+@click.group()
+def command() -> None:
+    """Look at data as the trainer sees it."""
+
+
+@command.command()
+@recipe_argument
+@set_option
+@click.option("--data", "name", help="Data set; the first of the recipe where left out.")
+@click.option("--rows", "count", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
+@json_option
+def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: int, as_json: bool) -> int:
+    """Show rows exactly as the trainer sees them: token by token, the learned ones marked.
+
+    It runs the nodes that prepare the data, data gate included, and reads what they made.
+    """
+    from recipe_engine.errors import InvalidArguments
+    from recipe_engine.execute import RunFailed, run
+    from recipe_engine.training.rows import read_rows
+
+    recipe, catalogue = open_recipe(recipe_file, overrides)
+    chosen = name or next(iter(recipe.data), None)
+    if chosen is None or chosen not in recipe.data:
+        known = ", ".join(recipe.data) or "none"
+        raise InvalidArguments(f"{recipe_file} has no data set {chosen or ''}.", f"It has {known}.")
+    node = f"prepare.{chosen}"
+    try:
+        record = run(recipe, catalogue, open_registry(), lambda _event: None, targets=frozenset({node, "tokenizer"}))
+    except RunFailed as failed:
+        raise failed.cause from None
+    artifacts = {done["id"]: Path(done["artifact"]["path"]) for done in record.nodes if done["artifact"]}
+    rows = read_rows(artifacts[node])
+    pieces = _decoder(artifacts["tokenizer"])
+    for row in rows[:count]:
+        if as_json:
+            print_json(_row_json(row, pieces))
+        else:
+            _print_row(row, pieces)
+    if not as_json:
+        learned = sum(sum(row.supervised) for row in rows)
+        total = sum(len(row.input_ids) for row in rows)
+        click.echo(f"{len(rows)} rows, {total} tokens, {learned} of them learned ({learned / total:.0%})")
+    return 0
+
+
+class _decoder:  # noqa: N801 -- used like a function
+    """Token ids to text, without the training stack."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def __call__(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _row_json(row: Row, decode: _decoder) -> dict[str, object]:
+    tokens = [
+        {"id": token, "text": decode([token]), "learned": learned}
+        for token, learned in zip(row.input_ids, row.supervised, strict=True)
+    ]
+    return {"schema_version": OUTPUT_VERSION, "row": row.number, "tokens": tokens}
+
+
+def _print_row(row: Row, decode: _decoder) -> None:
+    """The row's text; what is learned is green on a terminal and between »…« anywhere."""
+    click.secho(f"row {row.number}: {len(row.input_ids)} tokens, {sum(row.supervised)} learned", bold=True)
+    position = 0
+    for learned, flags in groupby(row.supervised):
+        length = len(list(flags))
+        text = decode(list(row.input_ids[position : position + length]))
+        click.echo(click.style(f"»{text}«", fg="green") if learned else text, nl=False)
+        position += length
+    click.echo("\n")

@@ -1,0 +1,176 @@
+"""A run as people watch it: one live entry a node on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SAMPLES = 3
+_NO_WRAP = 1000
+_MARKS = {"ran": "[green]✓[/]", "cached": "[cyan]=[/]"}
+
+
+class Display:
+    """Shows the events of :func:`recipe_engine.execute.run`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or _console()
+        self._live = self._console.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.fields[node]:<28}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}"),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._begun = 0.0
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the live part off the terminal."""
+        if self._live:
+            self._progress.stop()
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Show one event."""
+        handler = getattr(self, f"_on_{event['type']}", None)
+        if handler is not None:
+            handler(event)
+
+    def _on_run_started(self, event: Mapping[str, Any]) -> None:
+        self._console.print(f"[bold]{event['name']}[/]  run {event['run']}")
+
+    def _on_node_started(self, event: Mapping[str, Any]) -> None:
+        self._begun = self._last_line = time.monotonic()
+        if self._live:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=None, node=event["node"], amount="", loss="")
+        else:
+            self._console.print(f"{event['node']}: started ({event['why']})", markup=False)
+
+    def _on_node_progress(self, event: Mapping[str, Any]) -> None:
+        done, total = event["done"], event["total"]
+        rate = done / max(time.monotonic() - self._begun, 1e-6)
+        amount = f"{_amount(done)}/{_amount(total)} {event['unit']}  {_amount(rate)}/s"
+        if self._live and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, amount=amount)
+        elif not self._live and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            left = (total - done) / rate if rate else 0
+            self._console.print(f"{event['node']}: {amount}, {left:.0f} s left", markup=False)
+
+    def _on_node_metrics(self, event: Mapping[str, Any]) -> None:
+        if self._live and self._task is not None and "loss" in event["values"]:
+            self._progress.update(self._task, loss=f"loss {event['values']['loss']:.3f}")
+
+    def _on_node_message(self, event: Mapping[str, Any]) -> None:
+        self._console.print(f"{event['node']}: {event['text']}", markup=False)
+
+    def _on_node_finished(self, event: Mapping[str, Any]) -> None:
+        self._end_task()
+        shown = "from the registry" if event["status"] == "cached" else f"{event['seconds']:.1f} s"
+        if event["stage"] == "push" and event["status"] == "cached":
+            shown = "there already"
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
+        self._console.print(f"{_MARKS[event['status']]} {event['node']:<28} {shown:>18}  [dim]{numbers}[/]")
+
+    def _on_node_failed(self, event: Mapping[str, Any]) -> None:
+        self._end_task()
+        self._console.print(f"[red]✗[/] {event['node']}")
+
+    def _on_result(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        if event["status"] == "succeeded":
+            print_result(event, self._console)
+
+    def _end_task(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+            self._progress.stop()
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, lines keep their length, for grep."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_NO_WRAP)
+
+
+def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Metrics before and after, samples, cost, and where things are."""
+    console = console or _console()
+    if result["metrics"]:
+        console.print(_metrics_table(result["metrics"]))
+    _print_samples(result["nodes"], console)
+    _print_cost(result["efficiency"], console)
+    for node in result["nodes"]:
+        if "folder" in node["facts"]:
+            console.print(f"exported to {node['facts']['folder']}", markup=False)
+    cached = sum(node["status"] == "cached" for node in result["nodes"])
+    total = len(result["nodes"])
+    taken = "every node was taken from the registry" if cached == total else f"{cached} of {total} nodes were cached"
+    seconds = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
+    console.print(f"[bold]{result['status']}[/]{seconds}: {taken}; run {result['run']}")
+
+
+def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("metric", "before", "after", box=None, pad_edge=False)
+    for name, sides in metrics.items():
+        table.add_row(name, *(f"{sides[side]:.4g}" if side in sides else "" for side in ("before", "after")))
+    return table
+
+
+def _print_samples(nodes: list[Mapping[str, Any]], console: Console) -> None:
+    sides: dict[str, list[dict[str, Any]]] = {}
+    evaluations = [node for node in nodes if node["stage"] == "evaluate" and node["artifact"]]
+    with_answers = [node for node in evaluations if (Path(node["artifact"]["path"]) / ANSWERS_FILE).exists()]
+    if not with_answers:
+        return
+    fewest = min(with_answers, key=lambda node: node["metrics"].get("rows", 0))["instance"]
+    for node in with_answers:
+        if node["instance"] == fewest:
+            side = "before" if node["id"].endswith("@base") else "after"
+            sides[side] = read_answers(Path(node["artifact"]["path"]))[:_SAMPLES]
+    for number, row in enumerate(next(iter(sides.values()))):
+        console.print(f"\n{row['question']}", style="bold", markup=False)
+        for side, answers in sides.items():
+            console.print(f"  {side:<7}{answers[number]['answer']}", markup=False)
+    console.print()
+
+
+def _print_cost(efficiency: Mapping[str, Any], console: Console) -> None:
+    if efficiency:
+        console.print(
+            f"trained {efficiency['trainable_parameters']:,} of {efficiency['total_parameters']:,} parameters "
+            f"({efficiency['trainable_ratio']:.2%}); {efficiency['tokens_per_second']:.0f} tokens/s, "
+            f"{efficiency['wall_seconds']:.0f} s, {efficiency['cpu_seconds']:.0f} CPU seconds, "
+            f"{efficiency['peak_memory_bytes'] / 2**30:.2f} GiB at most"
+        )
+
+
+def _amount(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.1f}{unit}"
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"

@@ -1,0 +1,61 @@
+"""``recipe run``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from recipe_engine.cli.common import (
+    json_option,
+    open_recipe,
+    open_registry,
+    print_json,
+    recipe_argument,
+    set_option,
+)
+
+if TYPE_CHECKING:
+    from recipe_engine.execute import RunFailed
+
+
+@click.command()
+@recipe_argument
+@set_option
+@json_option
+def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Run a recipe. What was computed before is taken from the registry.
+
+    Ctrl-C stops at the next step with a checkpoint, a second Ctrl-C at once; the next run goes on from there.
+
+    Exit codes: 2 invalid recipe, 3 an input could not be had, 4 this machine cannot do it, 5 a stage failed,
+    6 verification failed, 8 the registry is damaged, 130 stopped.
+    """
+    from recipe_engine.execute import RunFailed, run
+
+    recipe, catalogue = open_recipe(recipe_file, overrides)
+    registry = open_registry()
+    if as_json:
+        try:
+            run(recipe, catalogue, registry, print_json)
+        except RunFailed as failed:
+            _raise_cause(failed)
+        return 0
+    from recipe_engine.cli.display import Display
+
+    with Display() as display:
+        try:
+            run(recipe, catalogue, registry, display.event)
+        except RunFailed as failed:
+            display.close()
+            _raise_cause(failed)
+    return 0
+
+
+def _raise_cause(failed: RunFailed) -> NoReturn:
+    """The error itself; how to go on where the user stopped the run."""
+    from recipe_engine.errors import Interrupted
+
+    if isinstance(failed.cause, Interrupted):
+        failed.cause.hint = "Give the same command again to go on."
+    raise failed.cause from None

@@ -1,0 +1,400 @@
+"""What a plugin registers, and what the engine and a method say to each other.
+
+A *descriptor* names a method and says where its code is; it is cheap to import. The code itself is imported only
+in the process that runs the stage. There it gets one :class:`StageRequest` and returns one :class:`StageResult`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+STAGES: tuple[str, ...] = ("load", "adapt", "train", "evaluate", "push")
+SINGLE_STAGES: tuple[str, ...] = ("load", "adapt", "train")
+"""Stages that take at most one method in a recipe."""
+
+Determinism = Literal["bitwise", "tolerance", "none"]
+MODEL_FILES = (".json", ".safetensors", ".gguf", ".model", ".txt", ".jinja", ".tiktoken")
+"""Suffixes of the files that make up a model folder; anything else in it is not an input."""
+WEIGHT_FILES = (".safetensors", ".gguf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """A package that a method needs, by version *and* by what is used of it.
+
+    Attributes:
+        package: the distribution's name.
+        specifier: versions that will do, as in PEP 440; ``""`` for any.
+        symbols: ``module:name`` of what is used, so that a renamed class is found before a run.
+        extra: the extra of this distribution that installs it.
+    """
+
+    package: str
+    specifier: str = ""
+    symbols: tuple[str, ...] = ()
+    extra: str = "run"
+
+
+def reads_no_data(_options: Any) -> Mapping[str, str]:
+    """The default of :attr:`Method.data`: the method reads no data set."""
+    return {}
+
+
+def nothing_to_check(_options: Any) -> Sequence[tuple[str, str]]:
+    """The default of :attr:`Method.check`: every combination of options makes sense."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A method of a stage: ``[train.sft]`` is the method ``sft`` of the stage ``train``.
+
+    Attributes:
+        name: as written in the recipe; the hook that yields it says the stage.
+        summary: one line for people.
+        options: a frozen dataclass, the home of the method's options (:mod:`recipe_engine.options`).
+        implementation: ``package.module:Class``, imported only where the stage runs. The class is called with
+            no arguments and is a :class:`StageCode` (a :class:`PushCode` for push methods).
+        revision: raised when the method's numbers change, so that old artifacts are not taken for new ones.
+        determinism: whether the same key gives the same bits.
+        seeded: whether the seed matters; if not, it is left out of the key.
+        requires: checked before anything runs.
+        packages: distributions whose versions enter the key.
+        data: the data sets that these options read: role -> name of the ``[data.…]`` table.
+        formats: data formats that it can read; ``None`` for any.
+        check: finds options that contradict each other: (key, what is wrong) for each.
+    """
+
+    name: str
+    summary: str
+    options: type[Any]
+    implementation: str
+    revision: int = 1
+    determinism: Determinism = "bitwise"
+    seeded: bool = False
+    requires: tuple[Requirement, ...] = ()
+    packages: tuple[str, ...] = ()
+    data: Callable[[Any], Mapping[str, str]] = reads_no_data
+    formats: frozenset[str] | None = None
+    check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFormat:
+    """How one row of a data set becomes text with its supervised parts: ``format = "instruction"``.
+
+    Attributes:
+        options: the keys that this format adds to its ``[data.…]`` table.
+        implementation: ``package.module:Class``; the class is a :class:`FormatCode`.
+    """
+
+    name: str
+    summary: str
+    options: type[Any]
+    implementation: str
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where models and data come from: ``file:rows.jsonl`` has the scheme ``file``.
+
+    Attributes:
+        scheme: what stands before the colon.
+        example: a reference for error messages.
+        check: says what is wrong with a reference (the text after the colon), ``""`` where nothing is; pure.
+        implementation: ``package.module:Class``; the class is a :class:`SourceCode`.
+    """
+
+    scheme: str
+    summary: str
+    example: str
+    check: Callable[[str], str]
+    implementation: str
+    requires: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Where the stages of a segment are executed; ``process`` is the default.
+
+    Attributes:
+        implementation: ``package.module:Class``; the class is a ``recipe_engine.runners.base.WorkerRunner``.
+    """
+
+    name: str
+    summary: str
+    implementation: str
+    requires: tuple[Requirement, ...] = ()
+
+
+class Reporter(Protocol):
+    """How a stage tells what it is doing. Nothing that is reported can change a result."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """``done`` of ``total`` units are finished; call it as often as convenient, it is thinned out."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of one step, exact; they end in the run record and fire ``recipe_metrics_logged``."""
+
+    def message(self, text: str) -> None:
+        """One line for the person who watches."""
+
+    def stop_requested(self) -> bool:
+        """Whether the user wants the run to end: leave a checkpoint and raise ``Interrupted``.
+
+        A stage that never asks is interrupted with ``KeyboardInterrupt`` instead.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a source.
+
+    Attributes:
+        path: relative to the source, with ``/``.
+        local: where its bytes are on this machine; ``None`` where only the digest is known so far.
+        sha256: of its bytes, bare hexadecimal.
+        size: in bytes; 0 where the file is not here yet.
+    """
+
+    path: str
+    local: Path | None
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSource:
+    """What a reference stands for, byte by byte.
+
+    Attributes:
+        reference: as written in the recipe, scheme included.
+        files: sorted by path.
+    """
+
+    reference: str
+    files: tuple[SourceFile, ...]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all bytes are on this machine."""
+        return all(file.local is not None for file in self.files)
+
+    def local_path(self, path: str) -> Path:
+        """Where the bytes of ``path`` are.
+
+        Raises:
+            KeyError: for a path that is not here.
+        """
+        for file in self.files:
+            if file.path == path and file.local is not None:
+                return file.local
+        raise KeyError(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """What a source is asked for.
+
+    Attributes:
+        reference: as written in the recipe, scheme included.
+        folder: what relative paths are relative to: the recipe's folder.
+        cache: where fetched files may be kept; shared by all runs of a registry.
+        revision: commit, tag or branch, where the recipe gives one.
+        kind: whether a model folder or a data file is wanted.
+    """
+
+    reference: str
+    folder: Path
+    cache: Path
+    kind: Literal["model", "data"]
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The reference without its scheme."""
+        return self.reference.partition(":")[2]
+
+
+class SourceCode(Protocol):
+    """Turns references into files. Runs on the host, in the engine's own process: it imports nothing heavy."""
+
+    def peek(self, request: SourceRequest) -> ResolvedSource | None:
+        """What is known without the network; ``None`` where the digests are not. Used by ``recipe plan``."""
+
+    def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
+        """Everything on this machine, verified.
+
+        Raises:
+            UnresolvedInput: where it cannot be had or is not what was pinned.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a training text.
+
+    Attributes:
+        text: tokenized on its own, so that no token spans a border.
+        supervised: whether its tokens are learned.
+    """
+
+    text: str
+    supervised: bool
+
+
+class FormatCode(Protocol):
+    """Turns a row into segments. It is a pure function of row, options and tokenizer."""
+
+    def segments(self, row: Mapping[str, Any], options: Any, tokenizer: Any) -> Sequence[Segment]:
+        """The row's text; the last supervised segment is what an evaluation generates anew.
+
+        Raises:
+            ValueError: for a row that does not fit; the engine adds file and row number.
+        """
+
+    def question(self, row: Mapping[str, Any], options: Any) -> str:
+        """What the last answer replies to, as a person wrote it: for samples that people read."""
+
+    def prompt(self, question: str, options: Any, tokenizer: Any) -> str:
+        """The text that a model trained on this format answers, for one question: ``recipe generate``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a stage builds on. Which of them are there follows from the stage.
+
+    Attributes:
+        source: the model's files (load).
+        model: the live model (adapt, train, evaluate). A stage that only reads it leaves it as it was.
+        tokenizer: folder of the tokenizer (train, evaluate, push).
+        data: prepared data sets by role: folders that ``recipe_engine.training.rows.read_rows`` reads.
+        base: what the base model is called in configurations and cards; never a local path.
+    """
+
+    source: ResolvedSource | None = None
+    model: Any = None
+    tokenizer: Path | None = None
+    data: Mapping[str, Path] = field(default_factory=dict)
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRequest:
+    """All that a stage is told.
+
+    Attributes:
+        node: the node's id, such as ``train`` or ``evaluate.perplexity@base``.
+        options: an instance of the method's options dataclass.
+        inputs: what it builds on.
+        output: an empty folder; what is in it afterwards becomes the artifact.
+        work: a folder that survives a killed run: checkpoints go there. It is the node's own.
+        seed: already applied to all generators before the call.
+        device: ``cpu`` or ``cuda``.
+        reporter: how to tell what is going on.
+    """
+
+    node: str
+    options: Any
+    inputs: Inputs
+    output: Path
+    work: Path
+    seed: int
+    device: str
+    reporter: Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReference:
+    """A file of the artifact whose bytes stay where they are: in a source.
+
+    Attributes:
+        path: its name within the artifact.
+        source: the reference that holds it.
+        sha256: of its bytes.
+        size: in bytes.
+    """
+
+    path: str
+    source: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """All that a stage returns.
+
+    Attributes:
+        live: what it hands on in this process, usually a model; ``None`` where there is only the artifact.
+        metrics: its numbers; they are written into the artifact, so they must be as deterministic as it is.
+        facts: for the run record only: times, memory, throughput, the loss of each step.
+        references: files that the artifact names without owning them.
+    """
+
+    live: Any = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[FileReference, ...] = ()
+
+
+class StageCode(Protocol):
+    """The code of a load, adapt, train or evaluate method."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Do the work.
+
+        Raises:
+            RecipeError: for what a user can mend; anything else is a bug and keeps its traceback.
+        """
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """What ``run`` handed on live, from its artifact: another process, another day, the same result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushRequest:
+    """What is published.
+
+    Attributes:
+        name: of the recipe.
+        options: an instance of the method's options dataclass.
+        folder: what relative paths are relative to: the folder where the command was given.
+        files: name -> where its bytes are. Complete: adapter, tokenizer, card, recipe.
+        digest: of the payload, ``sha256:…``.
+    """
+
+    name: str
+    options: Any
+    folder: Path
+    files: Mapping[str, Path]
+    digest: str
+    reporter: Reporter
+
+
+class PushCode(Protocol):
+    """The code of a push method. Runs on the host, in the engine's own process."""
+
+    def is_current(self, request: PushRequest) -> bool:
+        """Whether the target holds exactly these bytes already, as far as can be known here."""
+
+    def push(self, request: PushRequest) -> Mapping[str, Any]:
+        """Publish; the receipt goes into the run record."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What lifecycle hooks are told of a node."""
+
+    run: str
+    id: str
+    stage: str
+    instance: str
+    method: str
+    key: str

@@ -1,0 +1,97 @@
+"""A node's key: the digest of everything that can change its artifact, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import WEIGHT_FILES, ResolvedSource
+from recipe_engine.lock import Hardware, packages_identity
+from recipe_registry import digest_of
+
+if TYPE_CHECKING:
+    from recipe_engine.graph import Node
+
+KEY_FORMAT = 1
+# Text is text on any machine; everything after it goes through floating-point sums.
+_TEXT_STAGES = frozenset({"tokenizer", "prepare"})
+
+
+def source_digest(source: ResolvedSource, *, weights: bool = True) -> str:
+    """Digest of a source by the content of its files, wherever they came from.
+
+    Args:
+        source: the files.
+        weights: whether weight files count; a tokenizer does not depend on them where it has files of its own.
+    """
+    files = source.files
+    if not weights and any(not file.path.endswith(WEIGHT_FILES) for file in files):
+        files = tuple(file for file in files if not file.path.endswith(WEIGHT_FILES))
+    return digest_of([[file.path, file.sha256] for file in files])
+
+
+def key_components(node: Node, inputs: Mapping[str, str], seed: int, hardware: Hardware) -> dict[str, Any]:
+    """Everything that the node's key is made of, in a form that people can read.
+
+    Args:
+        node: the node.
+        inputs: digest of each input by its role; empty for none.
+        seed: the recipe's seed.
+        hardware: the machine.
+    """
+    components: dict[str, Any] = {
+        "format": KEY_FORMAT,
+        "stage": node.stage,
+        "method": node.method,
+        "revision": node.revision,
+        "options": node.changed_options,
+        "inputs": dict(inputs),
+        "packages": packages_identity(node.packages),
+    }
+    if node.distribution:
+        components["plugin"] = packages_identity([node.distribution])
+    if node.seeded:
+        components["seed"] = node_seed(seed, node.id)
+    if node.stage not in _TEXT_STAGES:
+        components["hardware"] = hardware.to_json()
+    return components
+
+
+def key_of(components: Mapping[str, Any]) -> str:
+    """The key: ``sha256:…``."""
+    return digest_of(components)
+
+
+def node_seed(seed: int, node: str) -> int:
+    """The node's own seed; an evaluation has the same before and after training.
+
+    32 bits: what every generator takes.
+    """
+    name = node.partition("@")[0]
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """What changed between two sets of components, such as ``learning_rate 0.001 -> 0.0005``."""
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        label = f"{path}.{name}" if path else name
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, label)
+        elif before != after:
+            yield _difference(label, before, after)
+
+
+def _difference(label: str, before: Any, after: Any) -> str:
+    label = label.removeprefix("options.")
+    if label.startswith("inputs."):
+        return f"{label.removeprefix('inputs.')} changed"
+    if label.endswith("record_sha256"):
+        return f"{label.removeprefix('packages.').removesuffix('.record_sha256')} is another build"
+    label = label.removeprefix("hardware.").removeprefix("packages.").removesuffix(".version")
+    return f"{label} {_shown(before)} -> {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else str(value)

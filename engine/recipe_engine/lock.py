@@ -1,0 +1,195 @@
+"""What every name of a recipe stands for: the files of its sources, and the packages and processor at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
+from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.lazy import load_symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from recipe_engine.contract import SourceCode
+    from recipe_engine.model import Recipe
+    from recipe_engine.plugins import Catalogue
+
+# Instructions that change the order or the width of floating-point sums in the numeric libraries.
+_NUMERIC_FLAGS = ("avx", "avx2", "fma", "f16c", "avx512", "avx_vnni", "amx", "asimd", "sve", "bf16", "i8mm")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The inputs of a recipe, as far as they are known.
+
+    Attributes:
+        model: files of the base model; ``None`` where they are not known without the network.
+        data: the same for each data set.
+    """
+
+    model: ResolvedSource | None
+    data: Mapping[str, ResolvedSource | None]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every byte is on this machine."""
+        return all(source is not None and source.is_local for source in (self.model, *self.data.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What of this machine can change a result.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        threads: of the numeric libraries.
+        flags: instruction sets in use, sorted; empty on a GPU.
+    """
+
+    device: str
+    threads: int
+    flags: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that enters keys and run records."""
+        return {"device": self.device, "threads": self.threads, "cpu_flags": list(self.flags)}
+
+
+def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path) -> Resolution:
+    """What is known of the inputs without the network."""
+    return Resolution(
+        _source_code(recipe.model.base, catalogue).peek(_model_request(recipe, cache_folder)),
+        {
+            name: _source_code(data.table.source, catalogue).peek(_data_request(recipe, name, cache_folder))
+            for name, data in recipe.data.items()
+        },
+    )
+
+
+def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: Reporter) -> Resolution:
+    """Every input on this machine, verified. The data comes first: it is small and most often wrong.
+
+    Raises:
+        UnresolvedInput: where one cannot be had.
+    """
+    data = {
+        name: _source_code(data.table.source, catalogue).fetch(_data_request(recipe, name, cache_folder), reporter)
+        for name, data in recipe.data.items()
+    }
+    model = _source_code(recipe.model.base, catalogue).fetch(_model_request(recipe, cache_folder), reporter)
+    return Resolution(model, data)
+
+
+def hardware(recipe: Recipe) -> Hardware:
+    """The device and threads that a recipe gets on this machine.
+
+    Raises:
+        UnfitEnvironment: where it asks for a GPU that is not there, or that torch was not built for.
+    """
+    device = recipe.top.device
+    if device != "cpu":
+        missing = _why_no_cuda()
+        if missing and device == "cuda":
+            raise UnfitEnvironment(f"the recipe asks for a GPU, but {missing}.", 'Write device = "cpu".')
+        device = "cpu" if missing else "cuda"
+    flags = _cpu_flags() if device == "cpu" else ()
+    return Hardware(device, recipe.top.threads or physical_cores(), flags)
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyper-threads of one core counted once."""
+    allowed = os.sched_getaffinity(0)
+    cores = {_core_of(cpu) for cpu in allowed}
+    return max(len(cores), 1)
+
+
+@cache
+def package_identity(name: str) -> Mapping[str, str]:
+    """Version and content of an installed package.
+
+    A version does not name a build, so the digest is that of the installed files, by their RECORD. Scripts (they
+    name the interpreter's path), bytecode and the installer's own notes are left out.
+
+    Raises:
+        UnfitEnvironment: where it is not installed.
+    """
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:
+        raise UnfitEnvironment(
+            f"the package {name} is not installed.", 'Install it: pip install "recipe-engine[run]"'
+        ) from None
+    digest = hashlib.sha256()
+    for line in sorted((found.read_text("RECORD") or "").splitlines()):
+        path = line.partition(",")[0]
+        if not path.startswith("..") and not path.endswith((".pyc", "INSTALLER", "REQUESTED", "direct_url.json")):
+            digest.update(line.encode() + b"\n")
+    return {"version": found.version, "record_sha256": digest.hexdigest()}
+
+
+def packages_identity(names: Iterable[str]) -> dict[str, Mapping[str, str]]:
+    """:func:`package_identity` of several packages."""
+    return {name: package_identity(name) for name in sorted(names)}
+
+
+def _source_code(reference: str, catalogue: Catalogue) -> SourceCode:
+    descriptor = catalogue.sources[reference.partition(":")[0]].descriptor
+    code: SourceCode = load_symbol(descriptor.implementation)()
+    return code
+
+
+def _model_request(recipe: Recipe, cache_folder: Path) -> SourceRequest:
+    return SourceRequest(
+        reference=recipe.model.base,
+        folder=recipe.folder,
+        cache=cache_folder,
+        kind="model",
+        revision=recipe.model.revision,
+    )
+
+
+def _data_request(recipe: Recipe, name: str, cache_folder: Path) -> SourceRequest:
+    source = recipe.data[name].table.source
+    return SourceRequest(reference=source, folder=recipe.folder, cache=cache_folder, kind="data")
+
+
+def _why_no_cuda() -> str:
+    """Why there is no usable GPU, ``""`` where there is one; without importing torch."""
+    if not Path("/proc/driver/nvidia/version").exists():
+        return "this machine has no NVIDIA driver"
+    try:
+        version = distribution("torch").version
+    except PackageNotFoundError:
+        return "torch is not installed"
+    return f"torch {version} is a build without CUDA" if "+cpu" in version else ""
+
+
+def _core_of(cpu: int) -> tuple[str, str]:
+    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    try:
+        return (
+            (topology / "physical_package_id").read_text(encoding="ascii").strip(),
+            (topology / "core_id").read_text(encoding="ascii").strip(),
+        )
+    except OSError:
+        return ("", str(cpu))
+
+
+@cache
+def _cpu_flags() -> tuple[str, ...]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return tuple(sorted(flag for flag in value.split() if flag.startswith(_NUMERIC_FLAGS)))
+    return ()

@@ -1,0 +1,175 @@
+"""The built-in plugin: descriptors only, so that a recipe is checked without a training stack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recipe_engine.contract import DataFormat, Method, Requirement, Runner, Source
+from recipe_engine.hookmark import hookimpl
+from recipe_engine.methods import options
+from recipe_engine.methods.sources import references
+from recipe_engine.training.options import TrainSft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TORCH = Requirement(package="torch", specifier=">=2.8")
+_TRANSFORMERS = Requirement(
+    package="transformers",
+    specifier=">=5",
+    symbols=("transformers:AutoModelForCausalLM", "transformers:Trainer"),
+)
+_PEFT = Requirement(package="peft", specifier=">=0.19", symbols=("peft:LoraConfig", "peft:get_peft_model"))
+_MODEL_PACKAGES = ("torch", "transformers")
+_TEXT = frozenset({"instruction", "chat"})
+
+
+@hookimpl(trylast=True)
+def recipe_load_methods() -> Iterator[Method]:
+    """Weights into memory."""
+    yield Method(
+        name="full",
+        summary="Load the weights without quantization",
+        options=options.LoadFull,
+        implementation="recipe_engine.methods.load_full:LoadFull",
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
+    )
+    yield Method(
+        name="nf4",
+        summary="Quantize to 4-bit NormalFloat",
+        options=options.LoadNf4,
+        implementation="recipe_engine.methods.load_nf4:LoadNf4",
+        requires=(
+            _TORCH,
+            _TRANSFORMERS,
+            Requirement(
+                package="bitsandbytes",
+                specifier=">=0.49",
+                symbols=("bitsandbytes.nn:Linear4bit",),
+                extra="nf4",
+            ),
+        ),
+        packages=(*_MODEL_PACKAGES, "bitsandbytes"),
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_adapt_methods() -> Iterator[Method]:
+    """What becomes trainable."""
+    yield Method(
+        name="lora",
+        summary="Low-rank adapters",
+        options=options.AdaptLora,
+        implementation="recipe_engine.methods.adapt_lora:AdaptLora",
+        seeded=True,
+        requires=(_TORCH, _PEFT),
+        packages=(*_MODEL_PACKAGES, "peft"),
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_train_methods() -> Iterator[Method]:
+    """How it is trained."""
+    yield Method(
+        name="sft",
+        summary="Supervised fine-tuning",
+        options=TrainSft,
+        implementation="recipe_engine.methods.train_sft:TrainSft",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.10")),
+        packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
+        data=lambda chosen: chosen.data_sets(),
+        formats=_TEXT,
+        check=lambda chosen: chosen.contradictions(),
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_evaluate_methods() -> Iterator[Method]:
+    """How good it is."""
+    for name, summary, chosen, code in (
+        ("perplexity", "Loss and perplexity of the right answers", options.EvaluatePerplexity, "Perplexity"),
+        (
+            "exact_match",
+            "Share of answers that are right to the character",
+            options.EvaluateExactMatch,
+            "ExactMatch",
+        ),
+        ("samples", "A few answers to read", options.EvaluateSamples, "Samples"),
+    ):
+        yield Method(
+            name=name,
+            summary=summary,
+            options=chosen,
+            implementation=f"recipe_engine.methods.evaluate:{code}",
+            requires=(_TORCH, _TRANSFORMERS),
+            packages=_MODEL_PACKAGES,
+            data=lambda chosen: {"eval": chosen.data},
+            formats=_TEXT,
+        )
+
+
+@hookimpl(trylast=True)
+def recipe_push_methods() -> Iterator[Method]:
+    """Where it goes."""
+    yield Method(
+        name="folder",
+        summary="Export into a folder",
+        options=options.PushFolder,
+        implementation="recipe_engine.methods.push_folder:PushFolder",
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_sources() -> Iterator[Source]:
+    """Where models and data come from."""
+    yield Source(
+        scheme="file",
+        summary="A file or folder of this machine, relative to the recipe",
+        example="file:rows.jsonl",
+        check=references.check_file,
+        implementation="recipe_engine.methods.sources.file:FileSource",
+    )
+    yield Source(
+        scheme="hub",
+        summary="A model of the Hugging Face Hub",
+        example="hub:owner/name",
+        check=references.check_hub,
+        implementation="recipe_engine.methods.sources.hub:HubSource",
+        requires=(Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",)),),
+    )
+    yield Source(
+        scheme="wheel",
+        summary="A file inside a Python wheel, pinned by version and digest",
+        example="wheel:package==1.0/folder/file#sha256=…",
+        check=references.check_wheel,
+        implementation="recipe_engine.methods.sources.wheel:WheelSource",
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_data_formats() -> Iterator[DataFormat]:
+    """Shapes of rows."""
+    yield DataFormat(
+        name="instruction",
+        summary="One prompt and one answer a row",
+        options=options.FormatInstruction,
+        implementation="recipe_engine.methods.formats.templates:Instruction",
+    )
+    yield DataFormat(
+        name="chat",
+        summary="A conversation a row",
+        options=options.FormatChat,
+        implementation="recipe_engine.methods.formats.templates:Chat",
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_runners() -> Iterator[Runner]:
+    """Where stages are executed."""
+    yield Runner(
+        name="process",
+        summary="A worker process of this machine",
+        implementation="recipe_engine.runners.process:ProcessRunner",
+    )

@@ -1,0 +1,90 @@
+"""Built-in evaluations. Each only borrows the model."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import StageRequest, StageResult
+from recipe_engine.methods.answers import write_answers
+from recipe_engine.methods.prepare import open_tokenizer
+from recipe_engine.training.generation import greedy
+from recipe_engine.training.loss import mean_loss
+from recipe_engine.training.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Evaluation:
+    """An evaluation hands nothing on but its artifact."""
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """Nothing is live."""
+        del request, artifact
+
+
+class Perplexity(_Evaluation):
+    """Loss of the supervised tokens, each counted once, and its exponential."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Metrics: ``loss`` in nats a token, ``perplexity``, ``tokens``."""
+        rows, tokenizer = _rows(request), _tokenizer(request)
+        loss, tokens = mean_loss(
+            request.inputs.model,
+            rows,
+            request.options.batch_size,
+            tokenizer.pad_token_id,
+            lambda done, total: request.reporter.progress(done, total, "rows"),
+        )
+        # An untrained model can be worse than any float.
+        perplexity = math.exp(loss) if loss < math.log(1e300) else 1e300
+        return StageResult(metrics={"loss": loss, "perplexity": perplexity, "tokens": tokens})
+
+
+class ExactMatch(_Evaluation):
+    """Greedy answers against references, character by character; outer white space is ignored."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Metrics: ``exact_match`` from 0 to 1, ``rows``."""
+        rows = _rows(request)
+        answers = _answers(request, rows, request.options.batch_size)
+        matches = [answer == row.reference.strip() for answer, row in zip(answers, rows, strict=True)]
+        return StageResult(metrics={"exact_match": sum(matches) / len(rows), "rows": len(rows)})
+
+
+class Samples(_Evaluation):
+    """The first rows' answers, for people."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Answers only; metrics: ``rows``."""
+        rows = _rows(request)[: request.options.count]
+        _answers(request, rows, batch_size=len(rows))
+        return StageResult(metrics={"rows": len(rows)})
+
+
+def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[str]:
+    answers = greedy(
+        request.inputs.model,
+        _tokenizer(request),
+        [row.prompt_ids for row in rows],
+        max_new_tokens=request.options.max_new_tokens,
+        batch_size=batch_size,
+        progress=lambda done, total: request.reporter.progress(done, total, "rows"),
+    )
+    stripped = [answer.strip() for answer in answers]
+    entries = (
+        {"row": row.number, "question": row.question, "reference": row.reference.strip(), "answer": answer}
+        for row, answer in zip(rows, stripped, strict=True)
+    )
+    write_answers(request.output, entries)
+    return stripped
+
+
+def _rows(request: StageRequest) -> list[Row]:
+    return read_rows(request.inputs.data["eval"])
+
+
+def _tokenizer(request: StageRequest) -> Any:
+    assert request.inputs.tokenizer is not None  # noqa: S101 -- the graph gives every evaluation a tokenizer
+    return open_tokenizer(request.inputs.tokenizer)

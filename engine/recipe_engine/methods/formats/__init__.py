@@ -1,0 +1,1 @@
+"""Built-in data formats: from a row to text with its supervised parts."""

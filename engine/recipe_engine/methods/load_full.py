@@ -1,0 +1,118 @@
+"""``load.full`` -- weights as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import WEIGHT_FILES, FileReference, ResolvedSource, StageRequest, StageResult
+from recipe_engine.errors import UnresolvedInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipe_engine.methods.options import LoadFull as Options
+
+_SETTINGS = "load.json"
+_CONFIG = "config.json"
+
+
+class LoadFull:
+    """Loads safetensors where they lie; converts a GGUF file once and owns the result."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Make the artifact, then load from it: what is live is what is restored.
+
+        Raises:
+            UnresolvedInput: where the source holds no weights that can be loaded safely.
+        """
+        source = request.inputs.source
+        assert source is not None  # noqa: S101 -- the graph gives every load node a source
+        options: Options = request.options
+        (request.output / _SETTINGS).write_text(json.dumps({"dtype": options.dtype}) + "\n", encoding="utf-8")
+        gguf = gguf_file(source)
+        if gguf is not None:
+            convert_gguf(source.local_path(gguf), request.output, options.dtype)
+            return StageResult(live=self.restore(request, request.output))
+        references = tuple(
+            FileReference(path=file.path, source=source.reference, sha256=file.sha256, size=file.size)
+            for file in model_files(source)
+        )
+        return StageResult(live=self.restore(request, request.output), references=references)
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """The model in evaluation mode, frozen."""
+        source = request.inputs.source
+        assert source is not None  # noqa: S101 -- as above
+        owned = (artifact / _CONFIG).exists()
+        folder = artifact if owned else source.local_path(_CONFIG).parent
+        return load_pretrained(folder, request.options.dtype, request.device)
+
+
+def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
+    """A causal language model from a folder of safetensors, in evaluation mode and with every parameter frozen.
+
+    Raises:
+        UnresolvedInput: where transformers does not know the architecture or the files do not fit together.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            device_map={"": device},
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **more,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UnresolvedInput(f"the model in {folder} cannot be loaded: {error}") from error
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+def gguf_file(source: ResolvedSource) -> str | None:
+    """The GGUF file of a source, if its weights are one."""
+    return next((file.path for file in source.files if file.path.endswith(".gguf")), None)
+
+
+def model_files(source: ResolvedSource) -> list[Any]:
+    """The files that a model is loaded from: configuration and safetensors.
+
+    Raises:
+        UnresolvedInput: where one of the two is missing.
+    """
+    names = [file.path for file in source.files]
+    if not any(name.endswith(WEIGHT_FILES) for name in names):
+        raise UnresolvedInput(
+            f"{source.reference} holds no weights as *.safetensors or *.gguf.",
+            "Pickled weights (*.bin, *.pt) can run code and are never loaded. Convert them with the library that "
+            "wrote them: model.save_pretrained(folder) writes safetensors.",
+        )
+    if _CONFIG not in names:
+        raise UnresolvedInput(f"{source.reference} holds no {_CONFIG}.", "It says which architecture the weights are.")
+    return [file for file in source.files if file.path == _CONFIG or ".safetensors" in file.path]
+
+
+def convert_gguf(file: Path, folder: Path, dtype: str) -> None:
+    """Dequantize a GGUF file into a folder of safetensors.
+
+    Raises:
+        UnresolvedInput: where transformers cannot read it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise UnresolvedInput(f"{file.name} cannot be converted: {error}") from error
+    # Its weights are plain numbers by now; without this, transformers refuses to save what was quantized.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(getattr(torch, dtype)).save_pretrained(folder)

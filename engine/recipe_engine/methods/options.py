@@ -1,0 +1,110 @@
+"""Options of the built-in methods: the one home of each option's meaning, unit and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recipe_engine.options import option
+
+
+@dataclass(frozen=True)
+class LoadFull:
+    """Load the weights as they are, without quantization."""
+
+    dtype: Literal["bfloat16", "float32"] = option(
+        "Precision of the weights in memory and in the products.", default="bfloat16"
+    )
+
+
+@dataclass(frozen=True)
+class LoadNf4:
+    """Quantize the linear layers to 4-bit NormalFloat (Dettmers et al., 2023: QLoRA)."""
+
+    double_quant: bool = option("Quantize the quantization constants too: 0.4 bits a weight less.", default=True)
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = option(
+        "Precision of the products and of what is not quantized.", default="bfloat16"
+    )
+
+
+@dataclass(frozen=True)
+class AdaptLora:
+    """Low-rank adapters beside frozen weights (Hu et al., 2021: LoRA)."""
+
+    rank: int = option("Rank of the update: the width of the two factors.", default=16, minimum=1)
+    alpha: float = option("The update is scaled by alpha / rank.", default=32.0, above=0)
+    dropout: float = option("Dropout before the first factor.", default=0.0, minimum=0, below=1)
+    target_modules: Literal["all-linear"] | tuple[str, ...] = option(
+        "Modules that get an adapter, by the end of their name; all-linear is every linear layer but the head.",
+        default="all-linear",
+        min_items=1,
+    )
+
+
+@dataclass(frozen=True)
+class EvaluatePerplexity:
+    """How surprised the model is by the right answers, each token counted once."""
+
+    data: str = option("Data set to measure on.", default="eval", in_key=False)
+    batch_size: int = option("Rows of one forward pass.", default=16, minimum=1, unit="rows")
+
+
+@dataclass(frozen=True)
+class EvaluateExactMatch:
+    """Share of rows whose greedy answer is the reference, to the character; outer white space is ignored."""
+
+    data: str = option("Data set to measure on.", default="eval", in_key=False)
+    max_new_tokens: int = option("Longest answer.", default=64, minimum=1, unit="tokens")
+    batch_size: int = option("Rows that are generated at once.", default=32, minimum=1, unit="rows")
+
+
+@dataclass(frozen=True)
+class EvaluateSamples:
+    """A few greedy answers, to be read by people."""
+
+    data: str = option("Data set to take the first rows of.", default="eval", in_key=False)
+    count: int = option("How many.", default=3, minimum=1, unit="rows")
+    max_new_tokens: int = option("Longest answer.", default=64, minimum=1, unit="tokens")
+
+
+@dataclass(frozen=True)
+class PushFolder:
+    """Export into a folder: adapter in PEFT's format, tokenizer, model card, recipe."""
+
+    path: str | None = option(
+        "The folder, relative to where the command is given; exports/<name of the recipe> where left out.",
+        default=None,
+        in_key=False,
+    )
+
+
+@dataclass(frozen=True)
+class PromptFields:
+    """Names of the fields of a row."""
+
+    prompt: str = option("Field that holds the prompt.", default="prompt")
+    completion: str = option("Field that holds the answer.", default="completion")
+
+
+_FIELDS = PromptFields()
+
+
+@dataclass(frozen=True)
+class FormatInstruction:
+    """One prompt and one answer a row."""
+
+    fields: PromptFields = option("Names of the row's fields.", default=_FIELDS)  # noqa: RUF009 -- a frozen value
+    system: str | None = option("System message before each prompt; the template's own where left out.", default=None)
+    template: str | None = option(
+        "Text around the prompt, with {prompt} in it, instead of the tokenizer's chat template.",
+        default=None,
+        pattern=r"\{prompt\}",
+    )
+
+
+@dataclass(frozen=True)
+class FormatChat:
+    """A conversation a row: a list of messages, each with role and content; the assistant's are learned."""
+
+    field: str = option("Field that holds the list of messages.", default="messages")
+    system: str | None = option("System message where the conversation has none.", default=None)

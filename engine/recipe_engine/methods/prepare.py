@@ -1,0 +1,129 @@
+"""The two nodes that need a tokenizer only: the tokenizer itself, and a prepared data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import FormatCode, ResolvedSource, StageRequest, StageResult
+from recipe_engine.errors import UnresolvedInput
+from recipe_engine.training import prepare, rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipe_engine.model import DataSet
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "spiece.model",
+)
+
+
+class TokenizerStage:
+    """Takes the tokenizer out of the base model, in the fast format, so that later nodes need nothing else."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Write tokenizer.json, its configuration and the chat template.
+
+        Raises:
+            UnresolvedInput: where the model has no usable tokenizer.
+        """
+        source = request.inputs.source
+        assert source is not None  # noqa: S101 -- the graph gives every tokenizer node a source
+        tokenizer = load_tokenizer(source)
+        tokenizer.save_pretrained(request.output)
+        return StageResult()
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """Nothing is handed on: whoever needs the tokenizer opens the artifact."""
+        del request, artifact
+
+
+class PrepareStage:
+    """Tokenizes one data set and holds it at the data gate. Its options are a ``DataSet``."""
+
+    def __init__(self, code: FormatCode) -> None:
+        self._code = code
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Write the rows.
+
+        Raises:
+            DataRejected: where the gate stays shut.
+        """
+        source, folder = request.inputs.source, request.inputs.tokenizer
+        assert source is not None and folder is not None  # noqa: S101, PT018 -- as above
+        data_set: DataSet = request.options
+        prepared = prepare.prepare(
+            source.local_path(source.files[0].path),
+            data_set.table,
+            self._code,
+            data_set.format_options,
+            open_tokenizer(folder),
+            lambda done, total: request.reporter.progress(done, total, "rows"),
+        )
+        rows.write_rows(request.output, prepared.rows)
+        if prepared.dropped:
+            shown = ", ".join(map(str, prepared.dropped[:10]))
+            request.reporter.message(f"{len(prepared.dropped)} rows over max_length were dropped: {shown}")
+        return StageResult(metrics=_counts(prepared))
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """Nothing is handed on: whoever needs the rows reads the artifact."""
+        del request, artifact
+
+
+def load_tokenizer(source: ResolvedSource) -> Any:
+    """The tokenizer of a base model, from its folder or its GGUF file.
+
+    A tokenizer without a padding token pads with its end-of-sequence token; labels are masked by position, never by
+    token id, so the end is learned all the same.
+
+    Raises:
+        UnresolvedInput: where there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    names = [file.path for file in source.files]
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if not gguf and not any(name in _TOKENIZER_FILES for name in names):
+        raise UnresolvedInput(
+            f"{source.reference} holds no tokenizer.",
+            f"Expected one of {', '.join(_TOKENIZER_FILES)} beside the weights.",
+        )
+    folder = source.local_path(names[0]).parent
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **({"gguf_file": gguf[0]} if gguf else {})
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnresolvedInput(f"{source.reference}: the tokenizer cannot be read: {error}") from error
+    if tokenizer.eos_token is None:
+        raise UnresolvedInput(
+            f"{source.reference}: the tokenizer names no end-of-sequence token.",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of an artifact."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _counts(prepared: prepare.Prepared) -> dict[str, float]:
+    lengths = [len(row.input_ids) for row in prepared.rows]
+    return {
+        "rows": len(lengths),
+        "dropped_rows": len(prepared.dropped),
+        "tokens": sum(lengths),
+        "supervised_tokens": sum(sum(row.supervised) for row in prepared.rows),
+        "longest_row": max(lengths),
+    }

@@ -1,0 +1,49 @@
+"""``push.folder`` -- an export that other tools load as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.errors import VerificationFailed
+from recipe_registry import sha256_file
+from recipe_registry.durable import copy_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recipe_engine.contract import PushRequest
+
+
+class PushFolder:
+    """Copies the payload into a folder; other files in it are left alone."""
+
+    def is_current(self, request: PushRequest) -> bool:
+        """Whether every file is there already with the same bytes."""
+        target = _target(request)
+        return all(_same(path, target / name) for name, path in request.files.items())
+
+    def push(self, request: PushRequest) -> Mapping[str, Any]:
+        """Copy what differs, and read it back.
+
+        Raises:
+            StoreNotWritable: the disk or a permission forbids it.
+            VerificationFailed: what was read back is not what was written.
+        """
+        target = _target(request)
+        for done, (name, path) in enumerate(sorted(request.files.items()), 1):
+            if not _same(path, target / name):
+                copy_file(path, target / name)
+            if not _same(path, target / name):
+                raise VerificationFailed(f"{target / name} does not hold what was written.", "Check the disk.")
+            request.reporter.progress(done, len(request.files), "files")
+        return {"folder": str(target), "digest": request.digest, "files": sorted(request.files)}
+
+
+def _target(request: PushRequest) -> Path:
+    path: str = request.options.path or f"exports/{request.name}"
+    return request.folder / Path(path).expanduser()
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and other.stat().st_size == one.stat().st_size and sha256_file(other) == sha256_file(one)

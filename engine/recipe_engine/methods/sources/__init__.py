@@ -1,0 +1,1 @@
+"""Built-in sources. They run on the host and import nothing heavy."""

@@ -1,0 +1,59 @@
+"""``file:`` -- a file or a model folder of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recipe_engine.contract import MODEL_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
+from recipe_engine.errors import UnresolvedInput
+from recipe_registry import sha256_file
+
+
+class FileSource:
+    """Names bytes that are here already; they are hashed where they lie and never copied."""
+
+    def peek(self, request: SourceRequest) -> ResolvedSource | None:
+        """The same as :meth:`fetch`, but ``None`` where it cannot be had."""
+        try:
+            return _resolve(request)
+        except UnresolvedInput:
+            return None
+
+    def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
+        """Hash the file, or the files of the folder that belong to a model.
+
+        Raises:
+            UnresolvedInput: where it is not there, not readable, or of the wrong kind.
+        """
+        del reporter
+        return _resolve(request)
+
+
+def _resolve(request: SourceRequest) -> ResolvedSource:
+    path = request.folder / Path(request.name).expanduser()
+    try:
+        files = _model_files(path) if request.kind == "model" and path.is_dir() else {path.name: path}
+        if not path.exists():
+            raise UnresolvedInput(f"{request.reference}: there is no {path}.", "Paths are relative to the recipe.")
+        if request.kind == "data" and path.is_dir():
+            raise UnresolvedInput(f"{request.reference}: {path} is a folder.", "Name a file with one JSON row a line.")
+        if not files:
+            raise UnresolvedInput(f"{request.reference}: {path} holds no file of a model.", _expected_files())
+        found = [
+            SourceFile(name, local, sha256_file(local), local.stat().st_size) for name, local in sorted(files.items())
+        ]
+    except OSError as error:
+        raise UnresolvedInput(f"{request.reference}: cannot read {path}: {error.strerror}.") from error
+    return ResolvedSource(request.reference, tuple(found))
+
+
+def _model_files(folder: Path) -> dict[str, Path]:
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in MODEL_FILES and not path.name.startswith(".")
+    }
+
+
+def _expected_files() -> str:
+    return "Expected config.json, tokenizer.json and weights as *.safetensors or *.gguf."

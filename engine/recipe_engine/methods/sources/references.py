@@ -1,0 +1,60 @@
+"""The grammar of the built-in sources' references."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WHEEL = re.compile(
+    r"(?P<project>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[^/#\s]+)/(?P<path>[^#]+)"
+    r"#sha256=(?P<sha256>[0-9a-f]{64})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelReference:
+    """A file inside a wheel.
+
+    Attributes:
+        project: the distribution's name on the package index.
+        version: exact.
+        path: of the file inside the wheel.
+        sha256: of the file, bare hexadecimal.
+    """
+
+    project: str
+    version: str
+    path: str
+    sha256: str
+
+
+def parse_wheel(name: str) -> WheelReference:
+    """Read what follows ``wheel:``.
+
+    Raises:
+        ValueError: where it is not ``package==version/file#sha256=digest``.
+    """
+    match = _WHEEL.fullmatch(name)
+    if match is None:
+        raise ValueError(f'"wheel:{name}" is not package==version/file#sha256=<64 hexadecimal digits>')
+    return WheelReference(**match.groupdict())
+
+
+def check_wheel(name: str) -> str:
+    """What is wrong with the reference, ``""`` where nothing is."""
+    try:
+        parse_wheel(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def check_file(name: str) -> str:
+    """What is wrong with the reference, ``""`` where nothing is."""
+    return "" if name.strip() and "\0" not in name else "the path after file: is missing"
+
+
+def check_hub(name: str) -> str:
+    """What is wrong with the reference, ``""`` where nothing is."""
+    return "" if _HUB.fullmatch(name) else f'"hub:{name}" is not owner/name'

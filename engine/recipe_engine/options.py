@@ -1,0 +1,144 @@
+"""Options of tables and methods: one frozen dataclass is the home of each table's keys.
+
+A field made by :func:`option` carries its meaning, unit and bounds. The JSON Schema, the documentation and the
+checks are made from it, so that nothing about an option is written down twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal, TypeVar, Union
+
+_METADATA_KEY = "recipe_engine.option"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What is known of one option beside its name, type and default.
+
+    Attributes:
+        description: what it means, one or two sentences.
+        unit: such as ``tokens`` or ``optimizer steps``; ``""`` for pure numbers and text.
+        minimum: smallest allowed value.
+        maximum: largest allowed value.
+        above: exclusive lower bound.
+        below: exclusive upper bound.
+        pattern: regular expression (ECMA 262) that the text must match somewhere.
+        min_items: fewest items of a list.
+        in_key: whether a different value can give a different artifact. Names and paths cannot.
+    """
+
+    description: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    pattern: str | None = None
+    min_items: int | None = None
+    in_key: bool = True
+
+
+def option(description: str, *, default: Any = MISSING, **bounds: Any) -> Any:
+    """Declare one field of an options dataclass; the arguments are those of :class:`Option`."""
+    metadata = {_METADATA_KEY: Option(description=description, **bounds)}
+    return dataclasses.field(default=default, kw_only=True, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class OptionField:
+    """A field of an options dataclass, its type resolved."""
+
+    name: str
+    type: Any
+    default: Any
+    about: Option
+
+    @property
+    def required(self) -> bool:
+        """Whether the recipe must give it."""
+        return self.default is MISSING
+
+
+def fields_of(options: type[Any]) -> tuple[OptionField, ...]:
+    """The options of a dataclass, in the order of their definition.
+
+    Raises:
+        TypeError: where ``options`` is no frozen dataclass, or a field was not made by :func:`option`.
+    """
+    parameters = getattr(options, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
+        raise TypeError(f"{options.__qualname__} must be a frozen dataclass")
+    hints = typing.get_type_hints(options)
+    found = []
+    for field in dataclasses.fields(options):
+        about = field.metadata.get(_METADATA_KEY)
+        if about is None:
+            raise TypeError(f"{options.__qualname__}.{field.name} must be declared with option(...)")
+        found.append(OptionField(field.name, hints[field.name], field.default, about))
+    return tuple(found)
+
+
+def build(options: type[T], table: Mapping[str, Any]) -> T:
+    """An options object from a table that was validated against the schema of ``options``."""
+    known = {field.name: field for field in fields_of(options)}
+    return options(**{key: _convert(known[key].type, value) for key, value in table.items()})
+
+
+def to_table(options: object) -> dict[str, Any]:
+    """The table that says all options, defaults too; what is ``None`` is left out, as TOML has no null."""
+    table = {}
+    for field in fields_of(type(options)):
+        value = getattr(options, field.name)
+        if value is not None:
+            table[field.name] = _plain(value)
+    return table
+
+
+def non_default(options: object) -> dict[str, Any]:
+    """The options that enter a node's key: those that can change its artifact and differ from their default."""
+    return {
+        field.name: _plain(getattr(options, field.name))
+        for field in fields_of(type(options))
+        if field.about.in_key and (field.required or getattr(options, field.name) != field.default)
+    }
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, without ``None``; a one-tuple for any other type."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return tuple(member for member in typing.get_args(annotation) if member is not type(None))
+    return (annotation,)
+
+
+def _convert(annotation: Any, value: Any) -> Any:
+    for member in members(annotation):
+        if dataclasses.is_dataclass(member) and isinstance(value, Mapping):
+            return build(typing.cast("type[Any]", member), value)
+        if typing.get_origin(member) is tuple and isinstance(value, list):
+            return tuple(_convert(typing.get_args(member)[0], item) for item in value)
+        if member is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if member is int and isinstance(value, float):  # JSON Schema counts 3.0 as an integer
+            return int(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def is_literal(annotation: Any) -> bool:
+    """Whether the annotation is a ``Literal[...]``."""
+    return typing.get_origin(annotation) is Literal

@@ -1,0 +1,165 @@
+"""What a run would do, node by node, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from recipe_engine.graph import MODEL_SOURCE, Node, build_graph
+from recipe_engine.keys import differences, key_components, key_of, source_digest
+from recipe_engine.lock import Hardware, Resolution, peek
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from recipe_engine.model import Recipe
+    from recipe_engine.plugins import Catalogue
+    from recipe_registry import KeyRecord, Registry
+
+State = Literal["cached", "will run", "depends on", "unknown"]
+MAX_DIFFERENCES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """A node and what would become of it.
+
+    Attributes:
+        state: ``cached``, ``will run``, ``depends on`` (a node that will run decides) or ``unknown`` (an input's
+            digest is not known without the network).
+        why: in words.
+        key: ``sha256:…``; ``""`` where it cannot be known yet.
+        artifact: its digest, where it is cached.
+    """
+
+    node: Node
+    state: State
+    why: str
+    key: str = ""
+    artifact: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that ``plan --json`` prints."""
+        return {
+            "id": self.node.id,
+            "stage": self.node.stage,
+            "instance": self.node.instance,
+            "method": self.node.method,
+            "state": self.state,
+            "why": self.why,
+            "key": self.key,
+            "artifact": self.artifact,
+        }
+
+
+def make_plan(recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware) -> list[PlannedNode]:
+    """Look at every node, in order. Nothing is fetched, run or written.
+
+    Raises:
+        UnfitEnvironment: where a numeric package is not installed.
+    """
+    resolution = peek(recipe, catalogue, registry.sources)
+    planner = Planner(recipe, registry, hardware, resolution)
+    planned: dict[str, PlannedNode] = {}
+    for node in build_graph(recipe, catalogue):
+        planned[node.id] = _planned(node, planner, planned, resolution)
+    return list(planned.values())
+
+
+def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], resolution: Resolution) -> PlannedNode:
+    if node.stage == "resolve":
+        if resolution.is_local:
+            return PlannedNode(node, "cached", "every input is on this machine")
+        return PlannedNode(node, "will run", "an input must be fetched")
+    waiting = [source for source in node.inputs.values() if planned[source].state != "cached"]
+    unknown = [source for source in waiting if planned[source].state == "unknown"]
+    if unknown or not planner.knows_source(node):
+        reason = f"{unknown[0]} is" if unknown else f"{node.source} is"
+        return PlannedNode(node, "unknown", f"{reason} not locked")
+    if waiting:
+        return PlannedNode(node, "depends on", waiting[0])
+    if node.stage == "push":
+        return PlannedNode(node, "will run", "a push is compared with its target each time")
+    artifacts = {source: planned[source].artifact for source in node.inputs.values()}
+    key, components = planner.key(node, artifacts)
+    record = planner.registry.artifacts.lookup(key)
+    if record is not None:
+        return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
+    return PlannedNode(node, "will run", planner.why(node, components), key)
+
+
+class Planner:
+    """Keys and reasons for the nodes of one recipe; the plan and the run both ask it, so they cannot disagree."""
+
+    def __init__(self, recipe: Recipe, registry: Registry, hardware: Hardware, resolution: Resolution) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.hardware = hardware
+        self.resolution = resolution
+        self._previous: dict[str, KeyRecord] | None = None
+
+    def knows_source(self, node: Node) -> bool:
+        """Whether the digests of what the node reads are known."""
+        return not node.source or self._source(node) is not None
+
+    def key(self, node: Node, artifacts: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+        """The node's key and its readable components.
+
+        Args:
+            node: a node whose source is known.
+            artifacts: digest of the artifact of each node that it builds on.
+        """
+        inputs = {role: artifacts[source] for role, source in node.inputs.items()}
+        source = self._source(node)
+        if source is not None:
+            inputs["source"] = source_digest(source, weights=node.stage != "tokenizer")
+        components = key_components(node, inputs, self.recipe.top.seed, self.hardware)
+        if node.stage in ("adapt", "train"):
+            components["base"] = base_name(self.recipe, self.resolution)
+        return key_of(components), components
+
+    def why(self, node: Node, components: Mapping[str, Any]) -> str:
+        """Why there is no artifact for these components: what changed since the recipe's last run."""
+        if self._previous is None:
+            self._previous = _previous_records(self.registry, self.recipe.name)
+        before = self._previous.get(node.id)
+        if before is None:
+            return "never run"
+        changes = list(differences(before.components, components))
+        if not changes:
+            return "its artifact is gone"
+        more = f" and {len(changes) - MAX_DIFFERENCES} more" if len(changes) > MAX_DIFFERENCES else ""
+        return ", ".join(changes[:MAX_DIFFERENCES]) + more
+
+    def _source(self, node: Node) -> Any:
+        if not node.source:
+            return None
+        return self.resolution.model if node.source == MODEL_SOURCE else self.resolution.data[node.source]
+
+
+def base_name(recipe: Recipe, resolution: Resolution) -> str:
+    """What configurations and cards call the base model: a name that others can resolve, never a local path."""
+    scheme, _, name = recipe.model.base.partition(":")
+    if scheme == "hub":
+        return name
+    if scheme != "file" or resolution.model is None:
+        return recipe.model.base.partition("#")[0]
+    return source_digest(resolution.model)
+
+
+def _previous_records(registry: Registry, name: str) -> dict[str, KeyRecord]:
+    """The key record of each node in the last run of that name in which it had one."""
+    records: dict[str, KeyRecord] = {}
+    for run in registry.runs.list(limit=20):
+        if run.name != name:
+            continue
+        for node in _with_keys(run.nodes):
+            if node["id"] not in records:
+                record = registry.artifacts.lookup(node["key"])
+                if record is not None:
+                    records[node["id"]] = record
+    return records
+
+
+def _with_keys(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [node for node in nodes if node.get("key")]

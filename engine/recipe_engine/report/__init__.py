@@ -1,0 +1,1 @@
+"""What a run is told about: the result, the model card."""

@@ -1,0 +1,123 @@
+"""The model card: what a stranger needs to know before loading the adapter. Made from the run alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
+from recipe_engine.options import non_default
+from recipe_engine.toml_text import to_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from recipe_engine.model import Recipe, StageTable
+
+_SIDES = {"base": "before", "result": "after"}
+_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One finished evaluation.
+
+    Attributes:
+        instance: its name in the recipe.
+        side: ``base`` or ``result``.
+        metrics: its numbers.
+        artifact: its folder, which may hold answers.
+    """
+
+    instance: str
+    side: str
+    metrics: Mapping[str, float]
+    artifact: Path
+
+
+def card(recipe: Recipe, *, base: str, evaluations: Sequence[Evaluation], efficiency: Mapping[str, Any]) -> str:
+    """README.md of an export: Hub metadata, then what it is, how it was made, how good it is, how to load it."""
+    sections = [
+        _metadata(recipe, base),
+        f"# {recipe.name}\n\nA PEFT adapter for `{base}`, made by the recipe engine from the recipe below.",
+        _loading(base),
+        _evaluation(evaluations),
+        _samples(evaluations),
+        _training(recipe, efficiency),
+        _recipe(recipe),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _metadata(recipe: Recipe, base: str) -> str:
+    lines = ["---", "library_name: peft", "pipeline_tag: text-generation"]
+    if recipe.model.base.startswith("hub:"):
+        lines.append(f"base_model: {base}")
+    tags = [table.method for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
+    lines += ["tags:", "- recipe-engine", *(f"- {tag}" for tag in tags), "---"]
+    return "\n".join(lines)
+
+
+def _loading(base: str) -> str:
+    return (
+        "## Load it\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
+        "AutoTokenizer\n\n"
+        f"base = AutoModelForCausalLM.from_pretrained(BASE)  # a folder or Hub name of {base}\n"
+        'model = PeftModel.from_pretrained(base, ".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```'
+    )
+
+
+def _evaluation(evaluations: Iterable[Evaluation]) -> str:
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for evaluation in evaluations:
+        for name, value in evaluation.metrics.items():
+            rows.setdefault((evaluation.instance, name), {})[_SIDES[evaluation.side]] = value
+    if not rows:
+        return ""
+    lines = ["## Evaluation", "", "| metric | before | after |", "|---|---|---|"]
+    for (instance, name), sides in rows.items():
+        before, after = (f"{sides[side]:.4g}" if side in sides else "" for side in ("before", "after"))
+        lines.append(f"| {instance}.{name} | {before} | {after} |")
+    return "\n".join(lines)
+
+
+def _samples(evaluations: Iterable[Evaluation]) -> str:
+    found = [entry for entry in evaluations if entry.side == "result" and (entry.artifact / ANSWERS_FILE).exists()]
+    if not found:
+        return ""
+    # The evaluation that was made to be read comes first, where the recipe has one.
+    chosen = min(found, key=lambda entry: entry.metrics.get("rows", 0))
+    blocks = [
+        f"```text\n{answer['question']}\n→ {answer['answer']}\n```"
+        for answer in read_answers(chosen.artifact)[:_SAMPLES]
+    ]
+    return "## Samples\n\n" + "\n\n".join(blocks)
+
+
+def _training(recipe: Recipe, efficiency: Mapping[str, Any]) -> str:
+    lines = ["## Training", "", "| | |", "|---|---|"]
+    lines += [f"| data.{name} | `{data.table.source}` `{data.table.split}` |" for name, data in recipe.data.items()]
+    tables = [table for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
+    lines += [f"| {table.stage} | {_described(table)} |" for table in tables]
+    lines.append(f"| seed | {recipe.top.seed} |")
+    if efficiency:
+        lines += [
+            f"| parameters | {efficiency['trainable_parameters']:,} trained of {efficiency['total_parameters']:,} |",
+            f"| peak memory | {efficiency['peak_memory_bytes'] / 2**30:.2f} GiB |",
+            f"| training time | {efficiency['wall_seconds']:.0f} s, {efficiency['cpu_seconds']:.0f} CPU seconds |",
+            f"| throughput | {efficiency['tokens_per_second']:.0f} tokens/s |",
+        ]
+    return "\n".join(lines)
+
+
+def _recipe(recipe: Recipe) -> str:
+    return (
+        "## Recipe\n\n`recipe run` on this file makes the adapter again; every default is written out.\n\n"
+        f"```toml\n{to_toml(recipe.to_table())}```"
+    )
+
+
+def _described(table: StageTable) -> str:
+    changed = ", ".join(f"{name} = {value}" for name, value in non_default(table.options).items())
+    return f"{table.method} ({changed})" if changed else table.method

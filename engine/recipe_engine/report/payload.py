@@ -1,0 +1,36 @@
+"""What is published: adapter, tokenizer, recipe and card, each under its name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recipe_registry import Artifact, digest_of, sha256_file, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+METRICS_FILE = "metrics.json"
+"""In every artifact: the node's metrics. It is no part of an export."""
+CARD_FILE = "README.md"
+
+
+def payload_files(artifacts: Iterable[Artifact], recipe_file: Path, card: str, folder: Path) -> dict[str, Path]:
+    """Name -> where its bytes are.
+
+    Args:
+        artifacts: whose files are exported.
+        recipe_file: ``recipe.toml`` or ``recipe.json`` as it was run.
+        card: text of the model card.
+        folder: where the card is kept.
+    """
+    files = {entry.path: artifact.path / entry.path for artifact in artifacts for entry in artifact.entries}
+    files.pop(METRICS_FILE, None)
+    card_file = folder / CARD_FILE
+    write_bytes(card_file, card.encode())
+    return {**files, recipe_file.name: recipe_file, CARD_FILE: card_file}
+
+
+def payload_digest(files: Mapping[str, Path]) -> str:
+    """Digest of the payload, ``sha256:…``."""
+    return digest_of([[name, sha256_file(path)] for name, path in sorted(files.items())])

@@ -1,0 +1,47 @@
+"""A run record in the form that ``run --json`` and ``show --json`` print (``docs/json.md``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from recipe_registry import RunRecord
+
+_SIDES = {"base": "before", "result": "after"}
+
+
+def result_json(record: RunRecord) -> dict[str, Any]:
+    """The result of a run: its nodes, its metrics before and after, what it cost, how it ended."""
+    return {
+        "run": record.id,
+        "name": record.name,
+        "status": record.status,
+        "started": record.started,
+        "seconds": record.seconds,
+        "nodes": [dict(node) for node in record.nodes],
+        "metrics": dict(record.metrics),
+        "efficiency": efficiency(record.nodes),
+        "error": dict(record.error) if record.error else None,
+    }
+
+
+def compared_metrics(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """``<instance>.<metric>`` -> its values ``before`` and ``after`` training, as far as they were measured."""
+    metrics: dict[str, dict[str, float]] = {}
+    for node in nodes:
+        if node["stage"] == "evaluate":
+            side = _SIDES[node["id"].partition("@")[2]]
+            for name, value in node["metrics"].items():
+                metrics.setdefault(f"{node['instance']}.{name}", {})[side] = value
+    return metrics
+
+
+def efficiency(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters, memory and time of the training; empty where there was none."""
+    for node in nodes:
+        if node["stage"] == "train":
+            found: dict[str, Any] = dict(node["facts"].get("efficiency", {}))
+            return found
+    return {}

@@ -1,0 +1,1 @@
+"""Where stages are executed, and the one protocol that is spoken there."""

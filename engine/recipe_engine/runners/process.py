@@ -1,0 +1,101 @@
+"""Runner ``process``: the worker is a process of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from recipe_engine.lock import Hardware
+
+_SECRETS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
+_SECONDS_TO_END = 10
+
+
+class ProcessRunner:
+    """Starts the worker with the same interpreter."""
+
+    def start(self, hardware: Hardware, log: Path) -> ProcessHandle:
+        """See ``WorkerRunner.start``."""
+        return ProcessHandle(hardware, log)
+
+
+class ProcessHandle:
+    """A worker process, spoken to through its standard input and output."""
+
+    def __init__(self, hardware: Hardware, log: Path) -> None:
+        with log.open("ab") as errors:
+            # A session of its own: Ctrl-C in the terminal reaches the engine only, which decides what happens.
+            # -P: a file in the current folder must not pass for a library.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "recipe_engine.runners.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=worker_environment(os.environ, hardware),
+                start_new_session=True,
+            )
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """See ``WorkerHandle.send``."""
+        assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
+        with suppress(BrokenPipeError):
+            # One system call, so that a stop from a signal handler never lands inside another message.
+            os.write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """See ``WorkerHandle.receive``."""
+        assert self._process.stdout is not None  # noqa: S101 -- it is a pipe
+        line = self._process.stdout.readline()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def stop(self) -> None:
+        """See ``WorkerHandle.stop``."""
+        self.send({"type": "stop"})
+
+    def kill(self) -> None:
+        """See ``WorkerHandle.kill``."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def close(self) -> int:
+        """See ``WorkerHandle.close``."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 -- pipes
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            status = self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        self._process.stdout.close()
+        return status
+
+
+def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> dict[str, str]:
+    """The environment of a worker: no secret, no network for the Hub's client, threads fixed before torch is there."""
+    kept = {name: value for name, value in environment.items() if not any(word in name.upper() for word in _SECRETS)}
+    threads = str(hardware.threads)
+    return kept | {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_DYNAMIC": "FALSE",
+        "MKL_DYNAMIC": "FALSE",
+        # Threads that wait by spinning cost ten times the work itself as soon as another process wants the cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONUNBUFFERED": "1",
+        # cuBLAS is deterministic only with a fixed workspace (NVIDIA, cuBLAS documentation, "Results reproducibility").
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }

@@ -1,0 +1,280 @@
+"""The worker: runs nodes in a process of its own and hands live models from one to the next."""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import json
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from recipe_engine.contract import Inputs, ResolvedSource, SourceFile, StageRequest, StageResult
+from recipe_engine.errors import Interrupted, RecipeError, StageFailed
+from recipe_engine.keys import node_seed
+from recipe_engine.lazy import check_symbols, load_symbol
+from recipe_engine.model import build_data_set
+from recipe_engine.options import build
+from recipe_engine.plugins import Catalogue, load_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SECONDS_BETWEEN_PROGRESS = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+class Reporter:
+    """Writes what a stage reports; progress is thinned out."""
+
+    def __init__(self, channel: Channel, node: str) -> None:
+        self._channel = channel
+        self._node = node
+        self._last = 0.0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """See ``contract.Reporter.progress``."""
+        now = time.monotonic()
+        if done >= total or now - self._last >= _SECONDS_BETWEEN_PROGRESS:
+            self._last = now
+            self._channel.send("progress", node=self._node, done=done, total=total, unit=unit)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """See ``contract.Reporter.metrics``."""
+        self._channel.send("metrics", node=self._node, step=step, values=dict(values))
+
+    def message(self, text: str) -> None:
+        """See ``contract.Reporter.message``."""
+        self._channel.send("message", node=self._node, text=text)
+
+    def stop_requested(self) -> bool:
+        """See ``contract.Reporter.stop_requested``."""
+        self._channel.asks_for_stop = True
+        return self._channel.stopping.is_set()
+
+
+class Channel:
+    """The two pipes to the engine. A thread reads, so that a stop is heard in the middle of a stage."""
+
+    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
+        self._source = source
+        self._sink = sink
+        self._lock = threading.Lock()
+        self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.stopping = threading.Event()
+        # Set once a stage has shown that it asks; until then a stop interrupts it.
+        self.asks_for_stop = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Write one message."""
+        line = json.dumps({"type": kind, **content}).encode() + b"\n"
+        with self._lock:
+            self._sink.write(line)
+            self._sink.flush()
+
+    def _read(self) -> None:
+        for line in self._source:
+            command = json.loads(line)
+            if command["type"] != "stop":
+                self.commands.put(command)
+                continue
+            self.stopping.set()
+            if not self.asks_for_stop:
+                _thread.interrupt_main()
+        # The engine is gone or done. What is running belongs to nobody any more.
+        os._exit(0)
+
+
+class Worker:
+    """Runs nodes of one graph.
+
+    Args:
+        begin: the ``begin`` message.
+        catalogue: what is installed here.
+        channel: to the engine.
+    """
+
+    def __init__(self, begin: Mapping[str, Any], catalogue: Catalogue, channel: Channel) -> None:
+        self._nodes: dict[str, dict[str, Any]] = {node["id"]: node for node in begin["nodes"]}
+        self._sources = {name: _source(source) for name, source in begin["sources"].items()}
+        self._seed: int = begin["seed"]
+        self._device: str = begin["device"]
+        self._base: str = begin["base"]
+        self._catalogue = catalogue
+        self._channel = channel
+        self._live: dict[str, Any] = {}
+        self._artifacts: dict[str, Path] = {}
+
+    def run(self, command: Mapping[str, Any]) -> None:
+        """Run one node and answer ``done``; whatever goes wrong is raised."""
+        node = self._nodes[command["node"]]
+        self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
+        self._channel.asks_for_stop = False
+        method = self._catalogue.methods.get((node["stage"], node["method"]))
+        if method is not None:
+            check_symbols(method.descriptor.requires)
+        request = self._request(node, Path(command["output"]), Path(command["work"]))
+        result: StageResult = self._code(node).run(request)
+        if result.live is not None:
+            self._live[node["id"]] = result.live
+        self._channel.send(
+            "done",
+            node=node["id"],
+            metrics=dict(result.metrics),
+            facts=dict(result.facts),
+            references=[
+                {"path": item.path, "source": item.source, "sha256": item.sha256, "size": item.size}
+                for item in result.references
+            ],
+        )
+
+    def generate(self, command: Mapping[str, Any]) -> None:
+        """Answer a question with the model of a node, piece by piece."""
+        from recipe_engine.methods.prepare import open_tokenizer
+        from recipe_engine.training.streaming import stream
+
+        self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
+        tokenizer = open_tokenizer(self._artifacts["tokenizer"])
+        prompt = self._prompt(command["format_node"], command["question"], tokenizer)
+        model = self._materialize(command["node"])
+        seed_everything(command["seed"])
+        for text in stream(
+            model,
+            tokenizer,
+            prompt,
+            max_new_tokens=command["max_new_tokens"],
+            temperature=command["temperature"],
+        ):
+            self._channel.send("text", text=text)
+        self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[])
+
+    def _prompt(self, prepare_node: str, question: str, tokenizer: Any) -> str:
+        node = self._nodes[prepare_node]
+        code = load_symbol(self._catalogue.formats[node["method"]].descriptor.implementation)()
+        text: str = code.prompt(question, self._options(node).format_options, tokenizer)
+        return text
+
+    def _request(self, node: Mapping[str, Any], output: Path, work: Path) -> StageRequest:
+        inputs = node["inputs"]
+        tokenizer = inputs.get("tokenizer")
+        prepared = {role.removeprefix("data."): source for role, source in inputs.items() if role.startswith("data.")}
+        model = self._materialize(inputs["model"], consume=node["consumes"]) if "model" in inputs else None
+        seed = node_seed(self._seed, node["id"])
+        seed_everything(seed)
+        return StageRequest(
+            node=node["id"],
+            options=self._options(node),
+            inputs=Inputs(
+                source=self._sources.get(node["source"]),
+                model=model,
+                tokenizer=self._artifacts[tokenizer] if tokenizer else None,
+                data={role: self._artifacts[source] for role, source in prepared.items()},
+                base=self._base,
+            ),
+            output=output,
+            work=work,
+            seed=seed,
+            device=self._device,
+            reporter=Reporter(self._channel, node["id"]),
+        )
+
+    def _materialize(self, node_id: str, *, consume: bool = False) -> Any:
+        """The live output of a node: what it left in this process, or the same from its artifact."""
+        if node_id not in self._live:
+            artifact = self._artifacts[node_id]
+            node = self._nodes[node_id]
+            self._live[node_id] = self._code(node).restore(self._request(node, artifact, artifact), artifact)
+        return self._live.pop(node_id) if consume else self._live[node_id]
+
+    def _code(self, node: Mapping[str, Any]) -> Any:
+        code = load_symbol(node["implementation"])
+        if node["stage"] != "prepare":
+            return code()
+        return code(load_symbol(self._catalogue.formats[node["method"]].descriptor.implementation)())
+
+    def _options(self, node: Mapping[str, Any]) -> Any:
+        if node["stage"] == "prepare":
+            data_format = self._catalogue.formats[node["method"]].descriptor
+            return build_data_set(node["id"].partition(".")[2], node["options"], data_format.options)
+        registered = self._catalogue.methods.get((node["stage"], node["method"]))
+        return build(registered.descriptor.options, node["options"]) if registered else None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a stage might draw from."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def main() -> None:
+    """Speak the protocol until the engine closes the pipe."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Libraries print. Their output goes to the log; the pipe to the engine is known to the channel alone.
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    channel = Channel(sys.stdin.buffer, sink)
+    with _failures_reported(channel):
+        worker = Worker(channel.commands.get(), load_catalogue(), channel)
+        while True:
+            command = channel.commands.get()
+            if command["type"] == "generate":
+                worker.generate(command)
+            else:
+                worker.run(command)
+
+
+@contextmanager
+def _failures_reported(channel: Channel) -> Iterator[None]:
+    """Tell the engine what ended the worker, in its own terms where it is not a bug."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        failure: Exception = Interrupted("stopped.")
+    except RecipeError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 -- the traceback travels to the engine, which prints it
+        failure = _explain(error)
+    content = {"error": type(failure).__name__, "message": str(failure), "hint": ""}
+    if isinstance(failure, RecipeError):
+        content |= {"message": failure.message, "hint": failure.hint}
+    channel.send("failed", **content, traceback=getattr(failure, "traceback", ""))
+
+
+def _explain(error: Exception) -> Exception:
+    exit_code = getattr(error, "exit_code", None)
+    if exit_code is not None:  # the registry's errors
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return StageFailed("The memory is used up.", "Lower micro_batch_size or max_length, or load in nf4.")
+    failure = StageFailed(f"{type(error).__name__}: {error}", "This is a bug of the method, not of the recipe.")
+    failure.traceback = traceback.format_exc()  # type: ignore[attr-defined]
+    return failure
+
+
+def _source(content: Mapping[str, Any]) -> ResolvedSource:
+    files = (SourceFile(file["path"], Path(file["local"]), file["sha256"], file["size"]) for file in content["files"])
+    return ResolvedSource(content["reference"], tuple(files))
+
+
+def _die_with_parent() -> None:
+    """Linux ends this process when the engine is killed, even in the middle of a long product."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

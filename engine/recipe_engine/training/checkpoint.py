@@ -1,0 +1,139 @@
+"""Checkpoints: safetensors and JSON, no pickle, whole or not there.
+
+A checkpoint is filled beside its place and renamed into it with a manifest of digests. A killed writer leaves no
+checkpoint; a damaged one is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipe_registry import sha256_file
+from recipe_registry.durable import commit_directory, remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEEP = 2
+_MANIFEST = "checkpoint.json"
+_WEIGHTS = "trainable.safetensors"
+_OPTIMIZER = "optimizer.safetensors"
+_GENERATORS = "generators.safetensors"
+_RANDOM = "python_random"
+
+
+def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping[str, Any]) -> Path:
+    """Write everything that the rest of the training depends on.
+
+    Args:
+        folder: the work area; older checkpoints in it are removed, :data:`KEEP` stay.
+        step: optimizer steps done.
+        model: its parameters that require gradients are saved.
+        optimizer: a torch optimizer over exactly those parameters.
+        documents: whatever else the loop needs: name -> JSON, each a file of its own.
+    """
+    from safetensors.torch import save_file
+
+    trainable = _trainable(model)
+    filling = Path(tempfile.mkdtemp(dir=folder, prefix=".filling-"))
+    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trainable.items()}
+    save_file(weights, filling / _WEIGHTS)
+    save_file(_optimizer_tensors(optimizer, trainable), filling / _OPTIMIZER)
+    save_file(_generator_states(), filling / _GENERATORS)
+    for name, document in {_RANDOM: random.getstate(), **documents}.items():
+        (filling / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+    digests = {path.name: sha256_file(path) for path in sorted(filling.iterdir())}
+    (filling / _MANIFEST).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
+    final = folder / f"step-{step:08d}"
+    commit_directory(filling, final)
+    for old in _checkpoints(folder)[:-KEEP]:
+        remove_tree(old)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint whose bytes are all right; half-written ones are cleared away."""
+    for torn in folder.glob(".filling-*"):
+        shutil.rmtree(torn, ignore_errors=True)
+    return next((path for path in reversed(_checkpoints(folder)) if _is_intact(path)), None)
+
+
+def read_document(checkpoint: Path, name: str) -> Any:
+    """One of the documents that :func:`save` was given."""
+    return json.loads((checkpoint / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def restore_model_and_optimizer(checkpoint: Path, model: Any, optimizer: Any) -> None:
+    """Put weights and optimizer state back, bit for bit."""
+    import torch
+    from safetensors.torch import load_file
+
+    trainable = _trainable(model)
+    weights = load_file(checkpoint / _WEIGHTS)
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(weights[name])
+    saved = load_file(checkpoint / _OPTIMIZER)
+    for name, parameter in trainable.items():
+        prefix = f"{name}:"
+        optimizer.state[parameter] = {
+            key.removeprefix(prefix): _placed(key, tensor, parameter)
+            for key, tensor in saved.items()
+            if key.startswith(prefix)
+        }
+
+
+def restore_generators(checkpoint: Path) -> None:
+    """Put the state of all random generators back: the very last thing before the next step."""
+    import torch
+    from safetensors.torch import load_file
+
+    states = load_file(checkpoint / _GENERATORS)
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+    version, internal, gauss = read_document(checkpoint, _RANDOM)
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _trainable(model: Any) -> dict[str, Any]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _optimizer_tensors(optimizer: Any, trainable: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{name}:{key}": tensor.detach().cpu().contiguous()
+        for name, parameter in trainable.items()
+        for key, tensor in optimizer.state[parameter].items()
+    }
+
+
+def _placed(key: str, tensor: Any, parameter: Any) -> Any:
+    # AdamW keeps its step count on the CPU unless it is fused; the moments live beside the parameter.
+    return tensor if key.endswith(":step") and parameter.device.type == "cpu" else tensor.to(parameter.device)
+
+
+def _generator_states() -> dict[str, Any]:
+    import torch
+
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    try:
+        manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+        return all(sha256_file(checkpoint / name) == digest for name, digest in manifest["sha256"].items())
+    except (OSError, ValueError, KeyError):
+        return False

@@ -1,0 +1,82 @@
+"""Greedy answers for many prompts at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.training.batches import by_length
+from recipe_engine.training.borrow import borrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def greedy(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> list[str]:
+    """The most likely continuation of each prompt, up to the end-of-sequence token.
+
+    Args:
+        model: a causal language model; it is left as it was.
+        tokenizer: its tokenizer.
+        prompts: token ids of each prompt.
+        max_new_tokens: where an answer is cut.
+        batch_size: prompts that are continued at once, padded on the left.
+        progress: called with the finished and all prompts.
+
+    Returns:
+        The answers as text, without special tokens, in the order of the prompts.
+    """
+    import torch
+
+    answers = [""] * len(prompts)
+    done = 0
+    with borrowed(model), torch.no_grad():
+        for positions in by_length(prompts, batch_size):
+            batch = _left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
+            width = batch["input_ids"].shape[1]
+            written = model.generate(**batch, generation_config=generation_config(model, tokenizer, max_new_tokens))
+            texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+            for position, text in zip(positions, texts, strict=True):
+                answers[position] = text
+            done += len(positions)
+            progress(done, len(prompts))
+    return answers
+
+
+def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float = 0.0) -> Any:
+    """Greedy decoding, or sampling from the whole distribution at a temperature; nothing of the model's own defaults.
+
+    Generation stops at the tokenizer's end-of-sequence token and at those that the model names besides.
+    """
+    from transformers import GenerationConfig
+
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    stops = sorted({tokenizer.eos_token_id, *(token for token in named if token is not None)})
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    return GenerationConfig(
+        **({"do_sample": False} | sampling),
+        max_new_tokens=max_new_tokens,
+        repetition_penalty=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=stops,
+    )
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Any]:
+    import torch
+
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    attention_mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for position, prompt in enumerate(prompts):
+        input_ids[position, width - len(prompt) :] = torch.tensor(list(prompt), dtype=torch.long)
+        attention_mask[position, width - len(prompt) :] = 1
+    return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}

@@ -1,0 +1,82 @@
+"""Options of the training loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from recipe_engine.options import option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class TrainSft:
+    """Supervised fine-tuning: the next token of the answers."""
+
+    data: str = option("Data set to train on.", default="train", in_key=False)
+    eval_data: str = option(
+        "Data set to measure the loss on during training, if eval_steps is set.", default="eval", in_key=False
+    )
+    epochs: int = option("Passes over the data.", default=1, minimum=1, unit="epochs")
+    max_steps: int | None = option(
+        "Stop after this many steps, where that is before the last epoch.",
+        default=None,
+        minimum=1,
+        unit="optimizer steps",
+    )
+    batch_size: int = option("Samples of one optimizer step, over all devices.", default=16, minimum=1, unit="samples")
+    micro_batch_size: int | None = option(
+        "Samples that are in memory at once; gradients are accumulated. All of the batch where left out.",
+        default=None,
+        minimum=1,
+        unit="samples",
+    )
+    learning_rate: float = option("Peak learning rate.", default=2e-4, above=0, maximum=1)
+    schedule: Literal["linear", "cosine", "constant"] = option(
+        "Course of the learning rate after the warmup; linear and cosine end at 0.", default="linear"
+    )
+    warmup_ratio: float | None = option(
+        "Share of all steps in which the learning rate rises from 0.", default=None, minimum=0, below=1
+    )
+    warmup_steps: int | None = option(
+        "Steps in which the learning rate rises from 0.", default=None, minimum=0, unit="optimizer steps"
+    )
+    weight_decay: float = option("AdamW's decay; never on biases and norms.", default=0.0, minimum=0)
+    max_grad_norm: float = option("Gradients are scaled down to this norm; 0 for no clipping.", default=1.0, minimum=0)
+    adam_beta1: float = option("AdamW's decay of the first moment.", default=0.9, minimum=0, below=1)
+    adam_beta2: float = option("AdamW's decay of the second moment.", default=0.999, minimum=0, below=1)
+    loss_on: Literal["completion", "all"] = option(
+        "Tokens that are learned: the answers, or the prompts too.", default="completion"
+    )
+    eval_steps: int | None = option(
+        "Measure the loss on eval_data each time after so many steps.",
+        default=None,
+        minimum=1,
+        unit="optimizer steps",
+    )
+    checkpoint_steps: int = option(
+        "Write a checkpoint each time after so many steps; a killed run goes on from the last one.",
+        default=50,
+        minimum=1,
+        in_key=False,
+        unit="optimizer steps",
+    )
+    gradient_checkpointing: bool = option(
+        "Compute activations again in the backward pass instead of keeping them: less memory, more time.",
+        default=False,
+    )
+
+    def data_sets(self) -> Mapping[str, str]:
+        """Role -> data set."""
+        return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
+
+    def contradictions(self) -> Sequence[tuple[str, str]]:
+        """Options that cannot both be meant."""
+        found = []
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            found.append(("warmup_steps", "warmup_ratio is given too: give one of the two"))
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            found.append(("micro_batch_size", f"it must divide batch_size, which is {self.batch_size}"))
+        return found

@@ -1,0 +1,91 @@
+"""Prepared rows on disk: what the trainer and the evaluations read, and ``recipe data show`` shows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+TOKENS_FILE = "tokens.safetensors"
+TEXTS_FILE = "rows.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row, tokenized.
+
+    Attributes:
+        number: of its line in the source, from 1.
+        input_ids: token ids, prompt and answers.
+        supervised: for each token whether it is learned.
+        prompt_length: tokens before the last answer.
+        question: what the last answer replies to, for people.
+        reference: the last answer's text, without the end-of-sequence token.
+    """
+
+    number: int
+    input_ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+    prompt_length: int
+    question: str
+    reference: str
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What a generation starts from."""
+        return self.input_ids[: self.prompt_length]
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Write rows in a canonical form: equal rows give equal bytes."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    lengths = [len(row.input_ids) for row in rows]
+    tensors = {
+        "input_ids": np.array([token for row in rows for token in row.input_ids], dtype=np.int32),
+        "supervised": np.array([flag for row in rows for flag in row.supervised], dtype=np.uint8),
+        "lengths": np.array(lengths, dtype=np.int64),
+        "prompt_lengths": np.array([row.prompt_length for row in rows], dtype=np.int64),
+    }
+    save_file(tensors, folder / TOKENS_FILE)
+    lines = (
+        json.dumps(
+            {"row": row.number, "question": row.question, "reference": row.reference},
+            ensure_ascii=False,
+            sort_keys=True,
+        )
+        for row in rows
+    )
+    (folder / TEXTS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read what :func:`write_rows` wrote."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(folder / TOKENS_FILE)
+    ids, supervised = tensors["input_ids"].tolist(), tensors["supervised"].astype(bool).tolist()
+    rows = []
+    start = 0
+    lengths: Iterable[Any] = zip(tensors["lengths"].tolist(), tensors["prompt_lengths"].tolist(), strict=True)
+    with (folder / TEXTS_FILE).open(encoding="utf-8") as lines:
+        for (length, prompt_length), line in zip(lengths, lines, strict=True):
+            text = json.loads(line)
+            span = slice(start, start + length)
+            rows.append(
+                Row(
+                    number=text["row"],
+                    input_ids=tuple(ids[span]),
+                    supervised=tuple(supervised[span]),
+                    prompt_length=prompt_length,
+                    question=text["question"],
+                    reference=text["reference"],
+                )
+            )
+            start += length
+    return rows

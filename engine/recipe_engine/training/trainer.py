@@ -1,0 +1,150 @@
+"""transformers' Trainer with our batches, loss, decay rule, checkpoints and no pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class body needs its base
+
+from recipe_engine.training import checkpoint
+from recipe_engine.training.batches import IGNORE, Plan, collate
+from recipe_engine.training.loss import label_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recipe_engine.training.rows import Row
+
+# The name under which the Trainer itself looks for its state.
+_TRAINER_STATE = "trainer_state"
+_SCHEDULER = "scheduler"
+
+
+class PlannedTrainer(Trainer):
+    """Follows a :class:`~recipe_engine.training.batches.Plan`, micro-batch by micro-batch.
+
+    The Trainer's loop does the rest: accumulation, clipping, schedule, devices. Its checkpoints are pickles, so
+    they are replaced by :mod:`recipe_engine.training.checkpoint`.
+
+    Args:
+        plan: the batches.
+        rows: what the plan's positions mean.
+        pad: id of the padding token.
+        all_tokens: learn the prompts too.
+        work: folder for checkpoints.
+        **trainer_arguments: ``model``, ``args`` and ``callbacks`` of the Trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        rows: Sequence[Row],
+        pad: int,
+        all_tokens: bool,
+        work: Path,
+        **trainer_arguments: Any,
+    ) -> None:
+        super().__init__(**trainer_arguments)
+        self._plan = plan
+        self._rows = rows
+        self._pad = pad
+        self._all_tokens = all_tokens
+        self._work = work
+        # compute_loss divides by the labels of the whole step itself.
+        self.loss_is_scaled_for_ga = True
+
+    def get_train_dataloader(self) -> Any:
+        """One micro-batch an item. The generator of its own keeps the loader from drawing on the training's."""
+
+        def load(items: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+            return collate([self._rows[position] for position in items[0]], self._pad, all_tokens=self._all_tokens)
+
+        return torch.utils.data.DataLoader(
+            self._plan.micro_batches,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=load,
+            generator=torch.Generator(),
+        )
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW with decay on weights only."""
+        del model
+        decayed, spared = decay_groups(self.model)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": self.args.weight_decay},
+                {"params": spared, "weight_decay": 0.0},
+            ],
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            fused=True,
+        )
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean over the labels of the whole optimizer step, however it is cut into micro-batches."""
+        del return_outputs
+        return label_loss(model, inputs) / num_items_in_batch
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
+        return sum((batch["labels"] != IGNORE).sum() for batch in batch_samples).to(device)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        del model, trial
+        documents = {_TRAINER_STATE: asdict(self.state), _SCHEDULER: self.lr_scheduler.state_dict()}
+        checkpoint.save(self._work, self.state.global_step, self.model, self.optimizer, documents)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights come with the optimizer's state, below."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint_path: str | None) -> None:
+        if checkpoint_path is not None:
+            saved = Path(checkpoint_path)
+            checkpoint.restore_model_and_optimizer(saved, self.model, self.optimizer)
+            self.lr_scheduler.load_state_dict(checkpoint.read_document(saved, _SCHEDULER))
+
+    def _load_rng_state(self, checkpoint_path: str | None) -> None:
+        if checkpoint_path is not None:
+            checkpoint.restore_generators(Path(checkpoint_path))
+
+
+class StopSafely(TrainerCallback):
+    """Ends the training at a step's end, with a checkpoint, when the user asks for it."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+        self.stopped = False
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Called by the Trainer."""
+        if self._reporter.stop_requested() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+def decay_groups(model: Any) -> tuple[list[Any], list[Any]]:
+    """(trainable parameters that decay, those that never do: biases and the weights of norms).
+
+    Norms are told by the class of their module, so that every architecture's names are right.
+    """
+    decayed: list[Any] = []
+    spared: list[Any] = []
+    for module in model.modules():
+        is_norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                (spared if is_norm or name.endswith("bias") else decayed).append(parameter)
+    return decayed, spared

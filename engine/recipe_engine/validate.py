@@ -1,0 +1,265 @@
+"""A tree becomes a recipe, or all of its problems at once, each with its place and a hint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from recipe_engine import options, schema
+from recipe_engine.contract import SINGLE_STAGES, STAGES
+from recipe_engine.errors import InvalidRecipe, Problem
+from recipe_engine.model import (
+    ContainerTable,
+    DataSet,
+    ModelTable,
+    Recipe,
+    StageTable,
+    TopTable,
+    build_data_set,
+)
+from recipe_engine.rules import rule_problems
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+    from recipe_engine.compose import Composition
+    from recipe_engine.document import KeyPath
+    from recipe_engine.plugins import Catalogue
+
+_JSON_TYPES = {
+    "object": "a table",
+    "array": "a list",
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+_LONGEST_VALUE_SHOWN = 60
+
+
+def validate(composition: Composition, catalogue: Catalogue) -> Recipe:
+    """Check a recipe against the schemas of everything that is installed, and against the rules between tables.
+
+    Raises:
+        InvalidRecipe: with every problem found.
+    """
+    checker = _Checker(composition, catalogue)
+    recipe = checker.recipe()
+    if recipe is not None and not checker.problems:
+        checker.problems.extend(rule_problems(recipe, composition, catalogue))
+    if checker.problems or recipe is None:
+        raise InvalidRecipe(checker.problems)
+    return recipe
+
+
+class _Checker:
+    """Walks the tree once, table by table: each is checked against its own closed schema, so messages stay exact."""
+
+    def __init__(self, composition: Composition, catalogue: Catalogue) -> None:
+        self._composition = composition
+        self._catalogue = catalogue
+        self.problems: list[Problem] = []
+
+    def recipe(self) -> Recipe | None:
+        tree = self._composition.tree
+        tables = {"model", "data", "container", *STAGES}
+        top_level = {key: value for key, value in tree.items() if key not in tables}
+        top = self._table((), top_level, schema.schema_of(TopTable), TopTable, also_known=tables)
+        model = self._table(("model",), tree.get("model"), schema.schema_of(ModelTable), ModelTable)
+        container = None
+        if "container" in tree:
+            container = self._table(("container",), tree["container"], schema.schema_of(ContainerTable), ContainerTable)
+        data = self._data_sets(tree.get("data", {}))
+        stages = {stage: self._stage(stage, tree.get(stage, {})) for stage in STAGES}
+        if self.problems or top is None or model is None:
+            return None
+        first = {stage: next(iter(stages[stage]), None) for stage in SINGLE_STAGES}
+        return Recipe(
+            file=self._composition.document.file,
+            folder=Path(self._composition.document.file).parent,
+            source=self._composition.document.source,
+            overrides=tuple(self._composition.overrides.values()),
+            top=top,
+            model=model,
+            data=data,
+            evaluate=tuple(stages["evaluate"]),
+            push=tuple(stages["push"]),
+            container=container,
+            **first,
+        )
+
+    def _data_sets(self, tables: Any) -> dict[str, DataSet]:
+        if not self._is_table(("data",), tables):
+            return {}
+        found = {name: self._data_set(name, table) for name, table in tables.items()}
+        return {name: data_set for name, data_set in found.items() if data_set is not None}
+
+    def _data_set(self, name: str, table: Any) -> DataSet | None:
+        path = ("data", name)
+        if not self._is_table(path, table):
+            return None
+        named = table.get("format")
+        registered = self._catalogue.formats.get(named) if isinstance(named, str) else None
+        if registered is None and isinstance(named, str):
+            self._unknown_name((*path, "format"), named, "format", list(self._catalogue.formats))
+            return None
+        data_format = registered.descriptor if registered else None
+        if not self._check(path, table, schema.data_schema(data_format)) or data_format is None:
+            return None
+        return build_data_set(name, table, data_format.options)
+
+    def _stage(self, stage: str, tables: Any) -> list[StageTable]:
+        if not self._is_table((stage,), tables):
+            return []
+        found = [self._method(stage, instance, table) for instance, table in tables.items()]
+        if stage in SINGLE_STAGES and len(tables) > 1:
+            first, second = list(tables)[:2]
+            place = self._composition.document.key_position((stage, first))
+            self._problem(
+                (stage, second),
+                f"a second {stage} method; {stage}.{first} stands at line {place.line}",
+                f"A recipe has at most one [{stage}.…] table.",
+            )
+        return [table for table in found if table is not None]
+
+    def _method(self, stage: str, instance: str, table: Any) -> StageTable | None:
+        path = (stage, instance)
+        if not self._is_table(path, table):
+            return None
+        name = table.get("method", instance)
+        registered = self._catalogue.methods.get((stage, name)) if isinstance(name, str) else None
+        if registered is None:
+            where = (*path, "method") if "method" in table else path
+            self._unknown_name(where, name, f"{stage} method", list(self._catalogue.of_stage(stage)))
+            return None
+        method = registered.descriptor
+        if not self._check(path, table, schema.method_schema(method)):
+            return None
+        given = {key: value for key, value in table.items() if key != "method"}
+        stage_options = options.build(method.options, given)
+        for key, message in method.check(stage_options):
+            self._problem((*path, key), message)
+        return StageTable(stage, instance, method.name, stage_options)
+
+    def _table(
+        self,
+        path: KeyPath,
+        table: Any,
+        table_schema: Mapping[str, Any],
+        options_type: type[options.T],
+        also_known: Iterable[str] = (),
+    ) -> options.T | None:
+        if table is None:
+            self._problem(path, f"the table [{path[-1]}] is missing")
+            return None
+        if not self._is_table(path, table) or not self._check(path, table, table_schema, also_known):
+            return None
+        return options.build(options_type, table)
+
+    def _check(
+        self,
+        path: KeyPath,
+        table: Mapping[str, Any],
+        table_schema: Mapping[str, Any],
+        also_known: Iterable[str] = (),
+    ) -> bool:
+        from jsonschema import Draft202012Validator
+
+        before = len(self.problems)
+        for error in Draft202012Validator(cast("dict[str, Any]", table_schema)).iter_errors(table):
+            self.problems.extend(_explain(error, path, self._composition, sorted(also_known)))
+        return len(self.problems) == before
+
+    def _is_table(self, path: KeyPath, value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return True
+        self._problem(path, f"expected a table, found {show(value)}", value=True)
+        return False
+
+    def _unknown_name(self, path: KeyPath, name: Any, what: str, known: Sequence[str]) -> None:
+        hint = did_you_mean(str(name), known) or f"Installed: {', '.join(known)}."
+        broken = [plugin for plugin in self._catalogue.broken if name in (plugin.name, plugin.distribution)]
+        broken = broken or list(self._catalogue.broken)
+        if broken:
+            hint += f" The plugin {broken[0].distribution} could not be loaded: {broken[0].error}"
+        self._problem(path, f"unknown {what} {show(name)}", hint, value=path[-1] in ("format", "method"))
+
+    def _problem(self, path: KeyPath, message: str, hint: str = "", *, value: bool = False) -> None:
+        self.problems.append(self._composition.problem(path, message, hint, value=value))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``Did you mean …?`` for the nearest known word, ``""`` where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else ""
+
+
+def show(value: Any) -> str:
+    """A value as it looks in a message: short, with its kind where that is not plain to see."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        text = value if len(value) <= _LONGEST_VALUE_SHOWN else f"{value[:_LONGEST_VALUE_SHOWN]}…"
+        return f'"{text}"'
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return str(value)
+
+
+def _explain(
+    error: ValidationError, table: KeyPath, composition: Composition, also_known: Sequence[str]
+) -> Iterable[Problem]:
+    path = (*table, *error.absolute_path)
+    failed_schema: Any = error.schema
+    if error.validator == "additionalProperties":
+        known = [*failed_schema["properties"], *also_known]
+        for key in sorted(set(cast("dict[str, Any]", error.instance)) - set(known)):
+            hint = did_you_mean(key, known) or f"Known keys: {', '.join(sorted(known))}."
+            yield composition.problem((*path, key), "unknown key.", hint)
+        return
+    if error.validator == "required":
+        for key in failed_schema["required"]:
+            if key not in cast("dict[str, Any]", error.instance):
+                about = failed_schema["properties"][key].get("description", "")
+                yield composition.problem((*path, key), "this key is missing.", about)
+        return
+    expected, hint = _expectation(error)
+    yield composition.problem(path, f"expected {expected}, found {show(error.instance)}", hint, value=True)
+
+
+def _expectation(error: ValidationError) -> tuple[str, str]:
+    """What a value should have been, and a hint."""
+    wanted: Any = error.validator_value
+    about = str(error.schema.get("description", "")) if isinstance(error.schema, Mapping) else ""
+    match error.validator:
+        case "type":
+            return _JSON_TYPES[wanted], about
+        case "enum" | "const":
+            choices = wanted if error.validator == "enum" else [wanted]
+            hint = did_you_mean(str(error.instance), [str(choice) for choice in choices])
+            return " or ".join(show(choice) for choice in choices), hint
+        case "minimum":
+            return f"at least {wanted}", about
+        case "maximum":
+            return f"at most {wanted}", about
+        case "exclusiveMinimum":
+            return f"more than {wanted}", about
+        case "exclusiveMaximum":
+            return f"less than {wanted}", about
+        case "minItems":
+            return f"a list of at least {wanted}", about
+        case "anyOf":
+            return " or ".join(_alternative(choice) for choice in wanted), about
+    return f"text that matches {wanted}", about
+
+
+def _alternative(choice: Mapping[str, Any]) -> str:
+    if "enum" in choice:
+        return " or ".join(show(value) for value in choice["enum"])
+    if choice["type"] == "array":
+        return f"a list of {_JSON_TYPES[choice['items']['type']].removeprefix('a ')}s"
+    return _JSON_TYPES[choice["type"]]

@@ -1,0 +1,67 @@
+"""The embedded registry: artifacts by content, keys, and runs, in one folder.
+
+A leaf: it knows no type of the engine. ``Registry.open(home)`` is the way in.
+"""
+
+from __future__ import annotations
+
+from recipe_registry.artifacts import Artifact, ArtifactStore, Entry, KeyRecord, Reference
+from recipe_registry.digests import canonical_json, digest_of, sha256_bytes, sha256_file
+from recipe_registry.durable import (
+    append_line,
+    copy_file,
+    fault_point,
+    place_file,
+    remove_tree,
+    write_bytes,
+    write_json,
+)
+from recipe_registry.errors import (
+    AmbiguousRun,
+    DamagedArtifact,
+    DamagedRun,
+    MissingArtifact,
+    NewerFormat,
+    RefusedArtifact,
+    RegistryError,
+    StoreNotWritable,
+    UnknownRun,
+    writing,
+)
+from recipe_registry.index import RunIndex, RunRow
+from recipe_registry.registry import Registry
+from recipe_registry.runs import RunRecord, RunStore
+
+__all__ = [
+    "AmbiguousRun",
+    "Artifact",
+    "ArtifactStore",
+    "DamagedArtifact",
+    "DamagedRun",
+    "Entry",
+    "KeyRecord",
+    "MissingArtifact",
+    "NewerFormat",
+    "Reference",
+    "RefusedArtifact",
+    "Registry",
+    "RegistryError",
+    "RunIndex",
+    "RunRecord",
+    "RunRow",
+    "RunStore",
+    "StoreNotWritable",
+    "UnknownRun",
+    "append_line",
+    "canonical_json",
+    "copy_file",
+    "digest_of",
+    "fault_point",
+    "place_file",
+    "remove_tree",
+    "sha256_bytes",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+    "writing",
+]

@@ -1,0 +1,113 @@
+"""Everything the registry can report that is not a bug.
+
+::
+
+    RegistryError              exit 8   the base; also raised itself for a home that makes no sense
+    ├── DamagedArtifact        exit 8   an artifact on disk is not what its digest says
+    │   └── MissingArtifact    exit 8   there is no artifact of this digest
+    ├── DamagedRun             exit 8   a run record cannot be read
+    ├── NewerFormat            exit 8   written by a later version of this program
+    ├── RefusedArtifact        exit 5   a producer left something that cannot become an artifact
+    ├── UnknownRun             exit 2   no run has this id
+    ├── AmbiguousRun           exit 2   several runs begin like this
+    └── StoreNotWritable       exit 4   a read-only or full disk
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# What to do about each errno that means "the store cannot be written", as opposed to a bug of ours.
+WRITE_HINTS = {
+    errno.EROFS: "The file system is read-only: point RECIPE_HOME at a folder that can be written.",
+    errno.EACCES: "Give this user write permission, or point RECIPE_HOME at a folder that can be written.",
+    errno.EPERM: "Give this user write permission, or point RECIPE_HOME at a folder that can be written.",
+    errno.ENOSPC: "The disk is full: free some space or point RECIPE_HOME at another disk, then run again.",
+    errno.EDQUOT: "The quota is used up: free some space or point RECIPE_HOME elsewhere, and run again.",
+}
+
+
+class RegistryError(Exception):
+    """Base of every registry error that is not a bug.
+
+    Args:
+        message: what happened, in one sentence.
+        hint: what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 8
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class DamagedArtifact(RegistryError):
+    """An artifact on disk is not what its digest says. The message names the file and what differs."""
+
+
+class MissingArtifact(DamagedArtifact):
+    """The registry holds no artifact of this digest."""
+
+
+class DamagedRun(RegistryError):
+    """A run record exists but cannot be read."""
+
+
+class NewerFormat(RegistryError):
+    """A file was written by a later version of this program, so this one must not interpret it."""
+
+
+class RefusedArtifact(RegistryError):
+    """A producer left something in its output directory that cannot become an artifact."""
+
+    exit_code = 5
+
+
+class UnknownRun(RegistryError):
+    """No run has this id, or none begins with this prefix."""
+
+    exit_code = 2
+
+
+class AmbiguousRun(RegistryError):
+    """Several runs begin with this prefix: the message lists them."""
+
+    exit_code = 2
+
+
+class StoreNotWritable(RegistryError):
+    """The store cannot be written: a read-only or full disk, or missing permission."""
+
+    exit_code = 4
+
+    @classmethod
+    def from_os_error(cls, path: Path, error: OSError) -> StoreNotWritable:
+        """Say which path failed and what to do; ``error.errno`` is one of ``WRITE_HINTS``."""
+        reason = (error.strerror or str(error)).lower()
+        return cls(f"{path} cannot be written: {reason}.", WRITE_HINTS[error.errno or 0])
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` that means "cannot be written" into one that tells the user what to do.
+
+    Raises:
+        StoreNotWritable: the body raised EROFS, EACCES, EPERM, ENOSPC or EDQUOT.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_HINTS:
+            raise
+        raise StoreNotWritable.from_os_error(path, error) from error

@@ -1,0 +1,67 @@
+"""The record that leads from a key to the artifact that was computed for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from recipe_registry import documents
+from recipe_registry.digests import hex_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """Which artifact a key stands for, and where it came from.
+
+    Attributes:
+        key: ``"sha256:<hex>"``.
+        artifact: digest, ``"sha256:<hex>"``.
+        node: id of the node that produced it.
+        run: id of the run that produced it.
+        components: the key's readable parts, so that a plan can say what changed.
+        facts: whatever else the producer wants to remember; no part of any digest. NaN and infinities
+            become text.
+    """
+
+    key: str
+    artifact: str
+    node: str
+    run: str
+    components: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document on disk."""
+        return {
+            "schema_version": documents.SCHEMA_VERSION,
+            "key": self.key,
+            "artifact": self.artifact,
+            "node": self.node,
+            "run": self.run,
+            "components": dict(self.components),
+            "facts": documents.json_safe(self.facts),
+        }
+
+
+_JSON_TYPES = {"node": str, "run": str, "components": dict, "facts": dict}
+
+
+def read(path: Path, key: str) -> KeyRecord | None:
+    """The record in a file, or None where there is none or it is torn or about another key.
+
+    Raises:
+        NewerFormat: a later version of this program wrote it.
+    """
+    try:
+        document = documents.read(path)
+        record = KeyRecord(**{field.name: document[field.name] for field in fields(KeyRecord)})
+        hex_of(record.artifact)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if record.key != key or any(not isinstance(document[name], kind) for name, kind in _JSON_TYPES.items()):
+        return None
+    return record
