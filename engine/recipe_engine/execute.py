@@ -8,35 +8,29 @@ the next node begins, so nothing that was finished is ever lost.
 from __future__ import annotations
 
 import json
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo, PushRequest, ResolvedSource
 from recipe_engine.graph import MODEL_SOURCE, Node, build_graph, needed_for
+from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lazy import check_versions, load_symbol
-from recipe_engine.lock import Hardware, Resolution, hardware, packages_identity, peek, resolve
+from recipe_engine.lock import Hardware, Resolution, hardware, peek, resolve
 from recipe_engine.options import build
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import METRICS_FILE, payload_digest, payload_files
-from recipe_engine.report.result import compared_metrics, result_json
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
-from recipe_registry import Artifact, Reference, RegistryError, RunRecord, digest_of, write_bytes
+from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry
-
-Emit = Callable[[dict[str, Any]], None]
-EVENTS_VERSION = 1
 
 
 class RunFailed(Exception):
@@ -51,33 +45,6 @@ class RunFailed(Exception):
         super().__init__(str(cause))
         self.record = record
         self.cause = cause
-
-
-@dataclass(slots=True)
-class _Done:
-    """A node that is finished."""
-
-    node: Node
-    status: str
-    key: str = ""
-    artifact: Artifact | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.node.id,
-            "stage": self.node.stage,
-            "instance": self.node.instance,
-            "method": self.node.method,
-            "status": self.status,
-            "key": self.key,
-            "seconds": round(self.seconds, 3),
-            "artifact": {"digest": self.artifact.digest, "path": str(self.artifact.path)} if self.artifact else None,
-            "metrics": dict(self.metrics),
-            "facts": dict(self.facts),
-        }
 
 
 def run(
@@ -142,31 +109,13 @@ class Execution:
         self._recipe = recipe
         self._catalogue = catalogue
         self._registry = registry
-        self._emit_to = emit
         self._nodes = nodes
         self._hardware = machine
-        self._run_id = registry.runs.new_id()
-        self._folder = registry.runs.directory(self._run_id)
-        self._done: dict[str, _Done] = {}
+        self._journal = Journal(registry, recipe, machine, nodes, emit)
+        self._done: dict[str, FinishedNode] = {}
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
         self._worker: WorkerSession | None = None
-        self._started = time.perf_counter()
-        packages = packages_identity({name for node in nodes for name in node.packages})
-        self._record = RunRecord(
-            id=self._run_id,
-            name=recipe.name,
-            status="running",
-            started=_now(),
-            recipe_digest=digest_of(recipe.to_table()),
-            environment={
-                **machine.to_json(),
-                "python": platform.python_version(),
-                "host": platform.node(),
-                "packages": {name: dict(identity) for name, identity in packages.items()},
-            },
-            facts={"folder": str(recipe.folder.absolute())},
-        )
 
     def run(self) -> RunRecord:
         """Take one node after the other.
@@ -174,28 +123,25 @@ class Execution:
         Raises:
             RunFailed: where one of them did not reach its end.
         """
-        self._recipe_file = self._registry.runs.save_recipe(self._run_id, *self._recipe.as_run())
-        self._registry.runs.save(self._record)
-        self._registry.artifacts.discard_staging()
         current = self._nodes[0]
-        self._emit("run_started", name=self._recipe.name, nodes=[node.id for node in self._nodes])
         try:
             with self._interrupts:
+                self._registry.artifacts.discard_staging()
                 for node in self._nodes:
                     current = node
                     self._take(node)
         except (errors.RecipeError, RegistryError) as error:
-            raise RunFailed(self._fail(current, error), error) from error
+            raise RunFailed(self._journal.failed(current, error), error) from error
         except KeyboardInterrupt:
             stopped = errors.Interrupted("stopped.")
-            raise RunFailed(self._fail(current, stopped), stopped) from None
+            raise RunFailed(self._journal.failed(current, stopped), stopped) from None
         except Exception as error:
-            self._fail(current, error)
+            self._journal.failed(current, error)
             raise
         finally:
             if self._worker is not None:
                 self._worker.close()
-        return self._finish("succeeded")
+        return self._journal.close("succeeded")
 
     def _take(self, node: Node) -> None:
         started = time.perf_counter()
@@ -207,20 +153,18 @@ class Execution:
             done = self._compute(node)
         done.seconds = time.perf_counter() - started
         self._done[node.id] = done
-        self._record = replace(self._record, nodes=[item.to_json() for item in self._done.values()])
-        content = done.to_json()
-        self._emit("node_finished", node=content.pop("id"), **content)
+        self._journal.finished(done)
 
-    def _resolve(self, node: Node) -> _Done:
+    def _resolve(self, node: Node) -> FinishedNode:
         sources = self._registry.sources
         resolution, status = peek(self._recipe, self._catalogue, sources), "cached"
         if not resolution.is_local:
-            self._emit("node_started", node=node.id, why="an input is not on this machine")
-            reporter = _HostReporter(self._emit, node.id)
+            self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
+            reporter = _HostReporter(self._journal.emit, node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter), "ran"
         self._planner = Planner(self._recipe, self._registry, self._hardware, resolution)
         found = found_sources(resolution)
-        self._record = replace(self._record, inputs={name: _source_json(source) for name, source in found.items()})
+        self._journal.resolved(found)
         begin = begin_message(
             self._nodes,
             found,
@@ -228,11 +172,11 @@ class Execution:
             device=self._hardware.device,
             base=base_name(self._recipe, resolution),
         )
-        log = self._folder / "worker.log"
+        log = self._journal.folder / "worker.log"
         self._worker = WorkerSession(self._catalogue, self._hardware, begin, log, self._interrupts)
-        return _Done(node, status)
+        return FinishedNode(node, status)
 
-    def _compute(self, node: Node) -> _Done:
+    def _compute(self, node: Node) -> FinishedNode:
         planner = self._planner
         assert planner is not None  # noqa: S101 -- resolve is always the first node
         key, components = planner.key(node, {name: self._artifact(name).digest for name in node.inputs.values()})
@@ -240,26 +184,26 @@ class Execution:
         if cached is not None:
             return cached
         store = self._registry.artifacts
-        self._emit("node_started", node=node.id, why=planner.why(node, components))
+        self._journal.emit("node_started", node=node.id, why=planner.why(node, components))
         waiting = f"another run is computing {node.id}; its result will be taken"
-        with store.work_area(key, lambda: self._emit("node_message", node=node.id, text=waiting)) as work:
+        with store.work_area(key, lambda: self._journal.emit("node_message", node=node.id, text=waiting)) as work:
             # Whoever held the area before may have finished this very node.
             done = self._cached(node, key) or self._run_in_worker(node, key, components, work)
         store.drop_work_area(key)
         return done
 
-    def _cached(self, node: Node, key: str) -> _Done | None:
+    def _cached(self, node: Node, key: str) -> FinishedNode | None:
         record = self._registry.artifacts.lookup(key)
         if record is None:
             return None
         artifact = self._registry.artifacts.get(record.artifact)
         metrics = json.loads((artifact.path / METRICS_FILE).read_bytes())
-        return _Done(node, "cached", key, artifact, metrics, record.facts)
+        return FinishedNode(node, "cached", key, artifact, metrics, record.facts)
 
-    def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> _Done:
+    def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> FinishedNode:
         assert self._worker is not None  # noqa: S101 -- resolve is always the first node
         store, hooks = self._registry.artifacts, self._catalogue.hooks
-        info = NodeInfo(self._run_id, node.id, node.stage, node.instance, node.method, key)
+        info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
         hooks.recipe_before_stage(node=info)
         staging = store.stage(node.id)
         command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
@@ -271,32 +215,34 @@ class Execution:
             store.drop_staging(staging)
             hooks.recipe_stage_failed(node=info, error=error)
             raise
-        facts = self._keep_trace(node.id, answer["facts"])
-        store.record_key(key, artifact.digest, node=node.id, run=self._run_id, components=components, facts=facts)
+        facts = self._journal.keep_trace(node.id, answer["facts"])
+        store.record_key(
+            key, artifact.digest, node=node.id, run=self._journal.run_id, components=components, facts=facts
+        )
         hooks.recipe_after_stage(node=info, artifact=artifact.digest, metrics=answer["metrics"])
-        return _Done(node, "ran", key, artifact, answer["metrics"], facts)
+        return FinishedNode(node, "ran", key, artifact, answer["metrics"], facts)
 
-    def _push(self, node: Node) -> _Done:
+    def _push(self, node: Node) -> FinishedNode:
         method = self._catalogue.methods["push", node.method].descriptor
         artifacts = [self._artifact(name) for name in node.inputs.values()]
-        files = payload_files(artifacts, self._recipe_file, self._card(), self._folder)
+        files = payload_files(artifacts, self._journal.recipe_file, self._card(), self._journal.folder)
         request = PushRequest(
             name=self._recipe.name,
             options=build(method.options, node.options),
             folder=Path.cwd(),
             files=files,
             digest=payload_digest(files),
-            reporter=_HostReporter(self._emit, node.id),
+            reporter=_HostReporter(self._journal.emit, node.id),
         )
         code = load_symbol(method.implementation)()
         if code.is_current(request):
-            return _Done(node, "cached", facts={"digest": request.digest})
-        info = NodeInfo(self._run_id, node.id, node.stage, node.instance, node.method, "")
-        self._emit("node_started", node=node.id, why="the target does not hold this yet")
+            return FinishedNode(node, "cached", facts={"digest": request.digest})
+        info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, "")
+        self._journal.emit("node_started", node=node.id, why="the target does not hold this yet")
         self._catalogue.hooks.recipe_before_stage(node=info)
         receipt = code.push(request)
         self._catalogue.hooks.recipe_after_stage(node=info, artifact="", metrics={})
-        return _Done(node, "ran", facts=dict(receipt))
+        return FinishedNode(node, "ran", facts=dict(receipt))
 
     def _card(self) -> str:
         assert self._planner is not None  # noqa: S101 -- resolve is always the first node
@@ -314,15 +260,9 @@ class Execution:
             kind = answer.pop("type")
             if kind == "metrics":
                 self._catalogue.hooks.recipe_metrics_logged(node=info, step=answer["step"], metrics=answer["values"])
-            self._emit(f"node_{kind}", **answer)
+            self._journal.emit(f"node_{kind}", **answer)
 
         return pass_on
-
-    def _emit(self, kind: str, **content: Any) -> None:
-        event = {"type": kind, "schema_version": EVENTS_VERSION, "run": self._run_id, **content}
-        if kind != "node_progress":
-            self._registry.runs.append_event(self._run_id, event)
-        self._emit_to(event)
 
     def _artifact(self, node_id: str) -> Artifact:
         artifact = self._done[node_id].artifact
@@ -331,37 +271,6 @@ class Execution:
 
     def _artifact_paths(self) -> dict[str, str]:
         return {name: str(done.artifact.path) for name, done in self._done.items() if done.artifact}
-
-    def _keep_trace(self, node_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The numbers of each step go into a file of the run: they are many."""
-        kept = dict(facts)
-        trace = kept.pop("trace", None)
-        if trace is not None:
-            write_bytes(self._folder / f"{node_id}.trace.jsonl", b"".join(_json_line(entry) for entry in trace))
-        return kept
-
-    def _fail(self, node: Node, error: Exception) -> RunRecord:
-        content = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "exit_code": getattr(error, "exit_code", 1),
-            "node": node.id,
-        }
-        self._record = replace(self._record, error=content)
-        self._emit("node_failed", node=node.id, error=content)
-        return self._finish("interrupted" if isinstance(error, errors.Interrupted) else "failed")
-
-    def _finish(self, status: str) -> RunRecord:
-        self._record = replace(
-            self._record,
-            status=status,
-            finished=_now(),
-            seconds=round(time.perf_counter() - self._started, 3),
-            metrics=compared_metrics(self._record.nodes),
-        )
-        self._registry.runs.save(self._record)
-        self._emit("result", **result_json(self._record))
-        return self._record
 
 
 class _HostReporter:
@@ -390,14 +299,5 @@ def found_sources(resolution: Resolution) -> dict[str, ResolvedSource]:
     return {name: source for name, source in named.items() if source is not None}
 
 
-def _source_json(source: ResolvedSource) -> dict[str, Any]:
-    files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in source.files]
-    return {"reference": source.reference, "files": files}
-
-
 def _json_line(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode() + b"\n"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,157 @@
+"""What is kept of a run while it goes on: its record, its events, the numbers of its steps."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.errors import Interrupted
+from recipe_engine.lock import Hardware, packages_identity
+from recipe_engine.report.result import compared_metrics, result_json
+from recipe_registry import Artifact, RunRecord, digest_of, write_bytes
+
+if TYPE_CHECKING:
+    from recipe_engine.contract import ResolvedSource
+    from recipe_engine.graph import Node
+    from recipe_engine.model import Recipe
+    from recipe_registry import Registry
+
+EVENTS_VERSION = 1
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class FinishedNode:
+    """A node that is done.
+
+    Attributes:
+        status: ``ran`` or ``cached``.
+        key: ``""`` for sources and pushes, which have none.
+        facts: for the record only: what it cost, where it went.
+        seconds: wall time.
+    """
+
+    node: Node
+    status: str
+    key: str = ""
+    artifact: Artifact | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The node in run records and in ``run --json``."""
+        return {
+            "id": self.node.id,
+            "stage": self.node.stage,
+            "instance": self.node.instance,
+            "method": self.node.method,
+            "status": self.status,
+            "key": self.key,
+            "seconds": round(self.seconds, 3),
+            "artifact": {"digest": self.artifact.digest, "path": str(self.artifact.path)} if self.artifact else None,
+            "metrics": dict(self.metrics),
+            "facts": dict(self.facts),
+        }
+
+
+class Journal:
+    """Writes the record of one run and passes its events on.
+
+    Attributes:
+        run_id: of the run, new.
+        folder: of the run, in the registry.
+        recipe_file: the recipe as it is run, in that folder.
+    """
+
+    def __init__(
+        self, registry: Registry, recipe: Recipe, hardware: Hardware, nodes: Sequence[Node], emit: Emit
+    ) -> None:
+        packages = packages_identity({name for node in nodes for name in node.packages})
+        self._runs = registry.runs
+        self._emit = emit
+        self._begun = time.perf_counter()
+        self.run_id = registry.runs.new_id()
+        self.folder = registry.runs.directory(self.run_id)
+        self.recipe_file = registry.runs.save_recipe(self.run_id, *recipe.as_run())
+        self._record = RunRecord(
+            id=self.run_id,
+            name=recipe.name,
+            status="running",
+            started=_now(),
+            recipe_digest=digest_of(recipe.to_table()),
+            environment={
+                **hardware.to_json(),
+                "python": platform.python_version(),
+                "host": platform.node(),
+                "packages": {name: dict(identity) for name, identity in packages.items()},
+            },
+            facts={"folder": str(recipe.folder.absolute())},
+        )
+        registry.runs.save(self._record)
+        self.emit("run_started", name=recipe.name, nodes=[node.id for node in nodes])
+
+    def emit(self, kind: str, **content: Any) -> None:
+        """Keep an event and pass it on; progress is passed on only."""
+        event = {"type": kind, "schema_version": EVENTS_VERSION, "run": self.run_id, **content}
+        if kind != "node_progress":
+            self._runs.append_event(self.run_id, event)
+        self._emit(event)
+
+    def resolved(self, sources: Mapping[str, ResolvedSource]) -> None:
+        """Note what every name stood for."""
+        self._record = replace(self._record, inputs={name: _source_json(source) for name, source in sources.items()})
+
+    def finished(self, done: FinishedNode) -> None:
+        """Note that a node is done."""
+        content = done.to_json()
+        self._record = replace(self._record, nodes=(*self._record.nodes, content))
+        self.emit("node_finished", node=content["id"], **{name: content[name] for name in content if name != "id"})
+
+    def keep_trace(self, node_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts without the numbers of each step, which go into a file of their own: they are many."""
+        kept = dict(facts)
+        trace = kept.pop("trace", None)
+        if trace is not None:
+            lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trace)
+            write_bytes(self.folder / f"{node_id}.trace.jsonl", lines.encode())
+        return kept
+
+    def failed(self, node: Node, error: Exception) -> RunRecord:
+        """Note what ended the run, and close the record."""
+        content = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "exit_code": getattr(error, "exit_code", 1),
+            "node": node.id,
+        }
+        self._record = replace(self._record, error=content)
+        self.emit("node_failed", node=node.id, error=content)
+        return self.close("interrupted" if isinstance(error, Interrupted) else "failed")
+
+    def close(self, status: str) -> RunRecord:
+        """Write the record for good; the event ``result`` is the run's last."""
+        self._record = replace(
+            self._record,
+            status=status,
+            finished=_now(),
+            seconds=round(time.perf_counter() - self._begun, 3),
+            metrics=compared_metrics(self._record.nodes),
+        )
+        self._runs.save(self._record)
+        self.emit("result", **result_json(self._record))
+        return self._record
+
+
+def _source_json(source: ResolvedSource) -> dict[str, Any]:
+    files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in source.files]
+    return {"reference": source.reference, "files": files}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

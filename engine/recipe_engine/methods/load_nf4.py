@@ -1,0 +1,80 @@
+"""``load.nf4`` -- linear layers in 4-bit NormalFloat, by bitsandbytes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import StageRequest, StageResult
+from recipe_engine.errors import UnresolvedInput
+from recipe_engine.methods.load_full import convert_gguf, gguf_file, load_pretrained, model_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipe_engine.methods.options import LoadNf4 as Options
+
+_CONFIG = "config.json"
+
+
+class LoadNf4:
+    """Quantizes once; the artifact owns the 4-bit weights, and whoever wants the model loads it from there.
+
+    Embeddings, norms and the head stay in ``compute_dtype``. Nothing is upcast for the training, so a model that is
+    restored on another day is the model that was trained on.
+    """
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Quantize, save before any forward pass, and load what was saved.
+
+        Raises:
+            UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
+        """
+        options: Options = request.options
+        quantized = load_pretrained(
+            _unquantized(request), options.compute_dtype, request.device, quantization_config=_quantization(options)
+        )
+        quantized.save_pretrained(request.output)
+        del quantized
+        return StageResult(live=self.restore(request, request.output))
+
+    def restore(self, request: StageRequest, artifact: Path) -> Any:
+        """The quantized model in evaluation mode, frozen."""
+        from bitsandbytes.nn import Linear4bit
+
+        model = load_pretrained(artifact, request.options.compute_dtype, request.device)
+        for module in model.modules():
+            if isinstance(module, Linear4bit):
+                # With this on, the first evaluation on such a CPU repacks the weights in place and rounds their
+                # scales; afterwards no gradient passes through the layer, and nobody says so.
+                module.support_avx512bf16_for_cpu = False
+        return model
+
+
+def _quantization(options: Options) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=options.double_quant,
+        bnb_4bit_compute_dtype=options.compute_dtype,
+    )
+
+
+def _unquantized(request: StageRequest) -> Path:
+    """A folder with the weights before quantization; a GGUF file's are converted into the work area."""
+    source = request.inputs.source
+    assert source is not None  # noqa: S101 -- the graph gives every load node a source
+    gguf = gguf_file(source)
+    if gguf is not None:
+        folder = request.work / "unquantized"
+        convert_gguf(source.local_path(gguf), folder, request.options.compute_dtype)
+        return folder
+    model_files(source)
+    config = source.local_path(_CONFIG)
+    if "quantization_config" in json.loads(config.read_bytes()):
+        raise UnresolvedInput(
+            f"{source.reference} is quantized already.", "Start from the model that it was made from."
+        )
+    return config.parent
