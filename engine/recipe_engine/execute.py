@@ -28,6 +28,7 @@ from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry

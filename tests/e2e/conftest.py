@@ -1,0 +1,38 @@
+"""Fixtures of whole runs. One model and one finished run are shared: a run costs seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests import tiny
+from tests.e2e.engine import Finished, Workspace, write_workspace
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that nobody changes."""
+    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, model: Path) -> Workspace:
+    """A folder where nothing has been run."""
+    return write_workspace(tmp_path / "space", model)
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Workspace, Finished]:
+    """A whole run that nobody disturbed, and where it was made; read it, do not add to it."""
+    workspace = write_workspace(tmp_path_factory.mktemp("first") / "space", model)
+    return workspace, workspace.run()
+
+
+@pytest.fixture
+def finished(tmp_path: Path, first_run: tuple[Workspace, Finished]) -> Workspace:
+    """A copy of the place of the first run, to go on from: everything is in its registry."""
+    import shutil
+
+    original, _ = first_run
+    shutil.copytree(original.folder, tmp_path / "space", symlinks=True)
+    return Workspace(tmp_path / "space")
