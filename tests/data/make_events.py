@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SEED = 20240229
-SIZES = {"train": 560, "heldout": 200}
+SIZES = {"train": 700, "heldout": 200}
 DATA = Path(__file__).resolve().parents[2] / "recipes" / "data"
 
 # In a template: {event} as written in the answer, {Event} to open a sentence, {an_event} with its article.
