@@ -21,6 +21,7 @@ from recipe_engine.contract import Inputs, ResolvedSource, SourceFile, StageRequ
 from recipe_engine.errors import Interrupted, RecipeError, StageFailed
 from recipe_engine.keys import node_seed
 from recipe_engine.lazy import check_symbols, load_symbol
+from recipe_engine.methods.bars import bars_reported
 from recipe_engine.model import build_data_set
 from recipe_engine.options import build
 from recipe_engine.plugins import Catalogue, load_catalogue
@@ -123,7 +124,8 @@ class Worker:
         if method is not None:
             check_symbols(method.descriptor.requires)
         request = self._request(node, Path(command["output"]), Path(command["work"]))
-        result: StageResult = self._code(node).run(request)
+        with bars_reported(request.reporter):
+            result: StageResult = self._code(node).run(request)
         if result.live is not None:
             self._live[node["id"]] = result.live
         self._channel.send(
