@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,8 +81,17 @@ def open_registry(*, create: bool = True) -> Registry:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """One line of JSON on standard output. A number that JSON cannot hold becomes ``"nan"``, ``"inf"`` or ``"-inf"``."""
+    click.echo(json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False))
+
+
+def _json_safe(value: Any) -> Any:
+    # As run records spell them; the registry itself is not imported, since `recipe validate` does without.
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _json_safe(item) for key, item in value.items()}
+    return [_json_safe(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def show_error(error: BaseException) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SAMPLES = 3
@@ -141,21 +141,21 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _print_samples(nodes: list[Mapping[str, Any]], console: Console) -> None:
-    sides: dict[str, list[dict[str, Any]]] = {}
-    evaluations = [node for node in nodes if node["stage"] == "evaluate" and node["artifact"]]
-    with_answers = [node for node in evaluations if (Path(node["artifact"]["path"]) / ANSWERS_FILE).exists()]
-    if not with_answers:
-        return
-    fewest = min(with_answers, key=lambda node: node["metrics"].get("rows", 0))["instance"]
-    for node in with_answers:
-        if node["instance"] == fewest:
+def _print_samples(nodes: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """Answers before and after; of several evaluations, those of the one that was made to be read: the fewest."""
+    answers: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for node in nodes:
+        folder = Path(node["artifact"]["path"]) if node["stage"] == "evaluate" and node["artifact"] else None
+        if folder is not None and (folder / ANSWERS_FILE).exists():
             side = "before" if node["id"].endswith("@base") else "after"
-            sides[side] = read_answers(Path(node["artifact"]["path"]))[:_SAMPLES]
-    for number, row in enumerate(next(iter(sides.values()))):
+            answers.setdefault(node["instance"], {})[side] = read_answers(folder)
+    if not answers:
+        return
+    sides = min(answers.values(), key=lambda found: len(next(iter(found.values()))))
+    for number, row in enumerate(next(iter(sides.values()))[:_SAMPLES]):
         console.print(f"\n{row['question']}", style="bold", markup=False)
-        for side, answers in sides.items():
-            console.print(f"  {side:<7}{answers[number]['answer']}", markup=False)
+        for side, rows in sides.items():
+            console.print(f"  {side:<7}{rows[number]['answer']}", markup=False)
     console.print()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from recipe_engine.cli.common import json_option, print_json
@@ -22,8 +24,8 @@ def command(as_json: bool) -> int:
                 "name": plugin.name,
                 "distribution": plugin.distribution,
                 "version": plugin.version,
-                "provides": list(plugin.provides),
-                "error": plugin.error,
+                "provides": [_provided_json(provided) for provided in plugin.provides],
+                "error": plugin.error or None,
             }
             for plugin in plugins
         ]
@@ -36,3 +38,9 @@ def command(as_json: bool) -> int:
         for provided in plugin.provides:
             click.echo(f"  {provided}")
     return 0
+
+
+def _provided_json(provided: str) -> dict[str, str]:
+    """``train.sft`` and ``source file`` in two parts each."""
+    kind, name = re.split("[. ]", provided, maxsplit=1)
+    return {"kind": kind, "name": name}

@@ -28,7 +28,7 @@ class Perplexity(_Evaluation):
     """Loss of the supervised tokens, each counted once, and its exponential."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``loss`` in nats a token, ``perplexity``, ``tokens``."""
+        """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens is a fact."""
         rows, tokenizer = _rows(request), _tokenizer(request)
         loss, tokens = mean_loss(
             request.inputs.model,
@@ -39,28 +39,28 @@ class Perplexity(_Evaluation):
         )
         # An untrained model can be worse than any float.
         perplexity = math.exp(loss) if loss < math.log(1e300) else 1e300
-        return StageResult(metrics={"loss": loss, "perplexity": perplexity, "tokens": tokens})
+        return StageResult(metrics={"loss": loss, "perplexity": perplexity}, facts={"tokens": tokens})
 
 
 class ExactMatch(_Evaluation):
     """Greedy answers against references, character by character; outer white space is ignored."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``exact_match`` from 0 to 1, ``rows``."""
+        """Metrics: ``exact_match``, from 0 to 1; the number of rows is a fact."""
         rows = _rows(request)
         answers = _answers(request, rows, request.options.batch_size)
         matches = [answer == row.reference.strip() for answer, row in zip(answers, rows, strict=True)]
-        return StageResult(metrics={"exact_match": sum(matches) / len(rows), "rows": len(rows)})
+        return StageResult(metrics={"exact_match": sum(matches) / len(rows)}, facts={"rows": len(rows)})
 
 
 class Samples(_Evaluation):
     """The first rows' answers, for people."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Answers only; metrics: ``rows``."""
+        """Answers only; the number of rows is a fact."""
         rows = _rows(request)[: request.options.count]
         _answers(request, rows, batch_size=len(rows))
-        return StageResult(metrics={"rows": len(rows)})
+        return StageResult(facts={"rows": len(rows)})
 
 
 def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[str]:

@@ -83,15 +83,13 @@ def _evaluation(evaluations: Iterable[Evaluation]) -> str:
 
 
 def _samples(evaluations: Iterable[Evaluation]) -> str:
-    found = [entry for entry in evaluations if entry.side == "result" and (entry.artifact / ANSWERS_FILE).exists()]
-    if not found:
+    results = [entry.artifact for entry in evaluations if entry.side == "result"]
+    answers = [read_answers(artifact) for artifact in results if (artifact / ANSWERS_FILE).exists()]
+    if not answers:
         return ""
-    # The evaluation that was made to be read comes first, where the recipe has one.
-    chosen = min(found, key=lambda entry: entry.metrics.get("rows", 0))
-    blocks = [
-        f"```text\n{answer['question']}\n→ {answer['answer']}\n```"
-        for answer in read_answers(chosen.artifact)[:_SAMPLES]
-    ]
+    # The evaluation with the fewest answers is the one that was made to be read.
+    chosen = min(answers, key=len)
+    blocks = [f"```text\n{answer['question']}\n→ {answer['answer']}\n```" for answer in chosen[:_SAMPLES]]
     return "## Samples\n\n" + "\n\n".join(blocks)
 
 

@@ -28,6 +28,7 @@ class Instruction:
         prompt, answer = _text(row, options.fields.prompt), _text(row, options.fields.completion)
         if not answer.strip():
             raise ValueError(f'the field "{options.fields.completion}" is empty')
+        _check_end(answer, tokenizer)
         if options.template is not None:
             before = _opening(tokenizer) + options.template.replace("{prompt}", prompt)
             return (
@@ -108,6 +109,7 @@ def _answers(messages: Sequence[Message], tokenizer: Any) -> Iterator[tuple[str,
     for position, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
+        _check_end(message["content"], tokenizer)
         prompt = _render(messages[:position], tokenizer, generation=True)
         whole = _render(messages[: position + 1], tokenizer, generation=False)
         if not whole.startswith(prompt):
@@ -115,6 +117,14 @@ def _answers(messages: Sequence[Message], tokenizer: Any) -> Iterator[tuple[str,
         answer = whole[len(prompt) :]
         content, eos, _rest = answer.partition(tokenizer.eos_token)
         yield prompt, content + eos
+
+
+def _check_end(answer: str, tokenizer: Any) -> None:
+    if tokenizer.eos_token in answer:
+        raise ValueError(
+            f"the answer contains the end-of-sequence token {tokenizer.eos_token}, so what follows it would never be "
+            "written"
+        )
 
 
 def _before_last(segments: Sequence[Segment]) -> str:

@@ -1,36 +1,47 @@
-"""``hub:`` -- a model of the Hugging Face Hub, at one commit."""
+"""``hub:`` -- a model of the Hugging Face Hub, at one commit.
+
+The Hub's own client downloads into its own cache. What came of it is noted beside, with digests, so that a plan needs
+neither the client nor the network, and 13 GB are hashed once.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recipe_engine.contract import MODEL_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
+from recipe_engine.contract import MODEL_FILES, WEIGHT_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnresolvedInput
 from recipe_registry import sha256_file
+from recipe_registry.durable import make_directory, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_PATTERNS = [f"*{suffix}" for suffix in MODEL_FILES]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_WANTED = [f"*{suffix}" for suffix in MODEL_FILES]
+# Folders hold other formats of the same weights, and so do Mistral's consolidated files.
+_UNWANTED = ["*/*", "consolidated*"]
+_NOTE_VERSION = 1
+_LOG_IN = "Log in with: hf auth login"
 
 
 class HubSource:
     """Fetches what belongs to a model: configuration, tokenizer, safetensors; never pickles, never code."""
 
     def peek(self, request: SourceRequest) -> ResolvedSource | None:
-        """What is in the cache for a pinned commit; ``None`` for a branch, which may have moved."""
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
+        """What was downloaded of a pinned commit; ``None`` for a branch, which may have moved."""
         if request.kind != "model" or not _COMMIT.fullmatch(request.revision or ""):
             return None
         try:
-            return _snapshot(request, local_only=True)
-        except LocalEntryNotFoundError:
+            note = json.loads(_note(request, str(request.revision)).read_bytes())
+            files = [_noted_file(request, entry) for entry in note["files"] if note["schema_version"] == _NOTE_VERSION]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        return ResolvedSource(request.reference, tuple(files)) if files else None
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
         """Download what is missing; finished files are kept when it is interrupted.
@@ -48,26 +59,110 @@ class HubSource:
             return cached
         reporter.message(f"downloading {request.name} from the Hub")
         with _explained(request):
-            return _snapshot(request, local_only=False)
+            folder = _download(request, reporter)
+        if folder.name != request.revision:
+            reporter.message(f'{request.revision or "main"} is a branch that may move; now: revision = "{folder.name}"')
+        files = _verified(request, folder)
+        _take_note(request, folder.name, files)
+        return ResolvedSource(request.reference, tuple(files))
 
 
-def _snapshot(request: SourceRequest, *, local_only: bool) -> ResolvedSource:
-    from huggingface_hub import snapshot_download
+def _download(request: SourceRequest, reporter: Reporter) -> Path:
+    """The folder of one commit in the client's cache; it is named by the commit."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import logging, tqdm
 
-    folder = snapshot_download(
-        request.name,
-        revision=request.revision,
-        cache_dir=request.cache,
-        allow_patterns=_PATTERNS,
-        local_files_only=local_only,
+    from recipe_engine import __version__
+
+    class Bytes(tqdm):  # type: ignore[misc] -- the client takes a subclass of its own bar
+        """Draws nothing; the bytes that were written go to the reporter."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = options.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self._counts:
+                reporter.progress(int(self.n), int(max(self.n, self.total or 0)), "bytes")
+
+    # The client reads these from the environment once, before anybody here could set them.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    logging.set_verbosity_error()
+    return Path(
+        snapshot_download(
+            request.name,
+            revision=request.revision,
+            cache_dir=request.cache,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            tqdm_class=Bytes,
+            library_name="recipe-engine",
+            library_version=__version__,
+        )
     )
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix in MODEL_FILES and path.is_file())
-    found = tuple(SourceFile(path.name, path, sha256_file(path), path.stat().st_size) for path in files)
-    return ResolvedSource(request.reference, found)
+
+
+def _verified(request: SourceRequest, folder: Path) -> list[SourceFile]:
+    """The files of a snapshot with their digests; the client itself compares sizes only."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and path.is_file())
+    if not any(path.suffix in WEIGHT_FILES for path in paths):
+        raise UnresolvedInput(
+            f"{request.reference} holds no weights as *.safetensors or *.gguf.",
+            "Pickled weights can run code and are never loaded. Where a pull request of the model converts them, "
+            'name it: revision = "refs/pr/1".',
+        )
+    files = [SourceFile(path.name, path, sha256_file(path), path.stat().st_size) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        # The cache names large files by the digest that the Hub keeps for them.
+        blob = path.resolve()
+        if _SHA256.fullmatch(blob.name) and blob.name != file.sha256:
+            blob.unlink()
+            path.unlink(missing_ok=True)
+            raise UnresolvedInput(
+                f"{request.reference}: {path.name} was damaged on its way.", "Give the same command again to go on."
+            )
+    return files
+
+
+def _note(request: SourceRequest, commit: str) -> Path:
+    return request.cache / f"hub--{request.name.replace('/', '--')}" / f"{commit}.json"
+
+
+def _take_note(request: SourceRequest, commit: str, files: list[SourceFile]) -> None:
+    entries = [
+        {"path": file.path, "sha256": file.sha256, **_stat(_snapshot(request, commit) / file.path)} for file in files
+    ]
+    note = _note(request, commit)
+    make_directory(note.parent)
+    write_json(note, {"schema_version": _NOTE_VERSION, "files": entries})
+
+
+def _noted_file(request: SourceRequest, entry: dict[str, Any]) -> SourceFile:
+    """A file as it was noted.
+
+    Raises:
+        ValueError: where it has changed since.
+    """
+    path = _snapshot(request, str(request.revision)) / entry["path"]
+    if _stat(path) != {"size": entry["size"], "mtime_ns": entry["mtime_ns"]}:
+        raise ValueError(f"{path} has changed")
+    return SourceFile(entry["path"], path, entry["sha256"], entry["size"])
+
+
+def _snapshot(request: SourceRequest, commit: str) -> Path:
+    """Where the client keeps the files of a commit."""
+    return request.cache / f"models--{request.name.replace('/', '--')}" / "snapshots" / commit
+
+
+def _stat(path: Path) -> dict[str, int]:
+    found = path.stat()
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 @contextmanager
 def _explained(request: SourceRequest) -> Iterator[None]:
+    """The client's errors in our terms. None of its texts is passed on: they name addresses and requests."""
     from huggingface_hub import errors
 
     name = request.reference
@@ -82,13 +177,27 @@ def _explained(request: SourceRequest) -> Iterator[None]:
         raise UnresolvedInput(f"{name} has no revision {request.revision}.", "Name one of its commits.") from None
     except errors.RepositoryNotFoundError:
         raise UnresolvedInput(
-            f"the Hub has no model {request.name}, or this account may not see it.",
-            "Check the name; log in with: hf auth login",
+            f"the Hub has no model {request.name}, or this account may not see it.", f"Check the name. {_LOG_IN}"
         ) from None
-    except errors.LocalEntryNotFoundError:
-        raise UnresolvedInput(
-            f"{name} is not in the cache, and the Hub cannot be reached.",
+    except (errors.HTTPError, errors.EntryNotFoundError, OSError) as error:
+        raise _failure(name, error) from None
+
+
+def _failure(name: str, error: Exception) -> UnresolvedInput:
+    """What went wrong on the way; the client wraps it where it looked into its cache afterwards."""
+    from huggingface_hub import errors
+
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if isinstance(cause, errors.OfflineModeIsEnabled):
+        return UnresolvedInput(f"{name} is not in the cache, and HF_HUB_OFFLINE is set.", "Unset it to download.")
+    if status is not None:
+        hint = f"The account or its token is refused. {_LOG_IN}" if status in (401, 403) else "Try again later."
+        return UnresolvedInput(f"{name}: the Hub answered with status {status}.", hint)
+    if isinstance(cause, errors.HTTPError):
+        return UnresolvedInput(
+            f"{name} is not in the cache, and the Hub cannot be reached ({type(cause).__name__}).",
             "Connect to the network, or name a local folder with file:.",
-        ) from None
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise UnresolvedInput(f"{name}: the Hub did not answer as expected: {type(error).__name__}.") from error
+        )
+    reason = getattr(cause, "strerror", None) or type(cause).__name__
+    return UnresolvedInput(f"{name} cannot be downloaded: {reason}.", "Look at the disk and at HF_ENDPOINT.")

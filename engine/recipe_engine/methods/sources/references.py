@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# What the Hub takes as the name of a model.
+_HUB = re.compile(r"(?!.*(?:--|\.\.|\.git$))(?:\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 _WHEEL = re.compile(
     r"(?P<project>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[^/#\s]+)/(?P<path>[^#]+)"
     r"#sha256=(?P<sha256>[0-9a-f]{64})"
