@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from recipe_engine.contract import Inputs, ResolvedSource, SourceRequest, StageRequest
+from recipe_engine.contract import Inputs, ResolvedSource, SourceRequest, StageRequest, StageResult
 from recipe_engine.methods.sources.file import FileSource
 
 START, END, PAD, BOS = "<|im_start|>", "<|im_end|>", "<|pad|>", "<s>"
@@ -251,10 +252,93 @@ def prepare_data(
     return request.output
 
 
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its name, for comparisons to the byte."""
+def run_stage(code: Any, request: StageRequest) -> StageResult:
+    """Run a stage as the worker does: all generators seeded first."""
+    from recipe_engine.runners.worker import seed_everything
+
+    seed_everything(request.seed)
+    result: StageResult = code.run(request)
+    return result
+
+
+def restore_stage(code: Any, request: StageRequest, artifact: Path) -> Any:
+    """What the stage handed on, from its artifact, as the worker gets it in another process."""
+    from recipe_engine.runners.worker import seed_everything
+
+    seed_everything(request.seed)
+    return code.restore(request, artifact)
+
+
+def load_model(folder: Path, dtype: str = "float32") -> Any:
+    """The model of a folder as ``load.full`` hands it on: frozen, in evaluation mode."""
+    from recipe_engine.methods.load_full import load_pretrained
+
+    return load_pretrained(folder, dtype, "cpu")
+
+
+def adapted_model(root: Path, folder: Path, *, dtype: str = "float32", **options: Any) -> Any:
+    """The model of a folder with adapters on it, as ``adapt.lora`` hands it on; the options are the method's.
+
+    The second factor of each adapter is filled, so that the adapter changes what the model says.
+    """
+    import torch
+
+    from recipe_engine.methods.adapt_lora import AdaptLora
+    from recipe_engine.methods.options import AdaptLora as Options
+
+    request = stage_request(root, Options(**({"rank": 4} | options)), node="adapt", model=load_model(folder, dtype))
+    model = run_stage(AdaptLora(), request).live
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def model_state(model: Any) -> dict[str, Any]:
+    """Everything of a model that another stage could notice, and the states of the generators."""
+    import torch
+
+    return {
+        "modes": [(name, module.training) for name, module in model.named_modules()],
+        "kinds": [(name, type(module)) for name, module in model.named_modules()],
+        "gradients": [(name, weight.requires_grad, weight.dtype) for name, weight in model.named_parameters()],
+        "hooks": [
+            (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.named_modules()
+        ],
+        "config": model.config.to_dict(),
+        "generation": model.generation_config.to_dict(),
+        "generators": (torch.get_rng_state().tolist(), random.getstate()),
+        "parameters": {name: weight.detach().clone() for name, weight in model.named_parameters()},
+        "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},
+    }
+
+
+def assert_same_state(after: dict[str, Any], before: dict[str, Any], *, generators: bool = True) -> None:
+    """To the bit.
+
+    Args:
+        after: what was found.
+        before: what it should be.
+        generators: whether the generators count: not where one model was made and the other restored.
+    """
+    import torch
+
+    tensors = ("parameters", "buffers")
+    left_out = tensors if generators else (*tensors, "generators")
+    for part in before.keys() - set(left_out):
+        assert after[part] == before[part], part
+    for part in tensors:
+        assert after[part].keys() == before[part].keys(), part
+        different = [name for name, tensor in before[part].items() if not torch.equal(tensor, after[part][name])]
+        assert not different, part
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder by its name, for comparisons to the byte."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -34,12 +34,22 @@ class Composition:
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, message: str, hint: str = "", *, value: bool = False) -> Problem:
-        """A problem at a key, or at its value; at the nearest table where the key itself is not there."""
+        """A problem at a key, or at its value; at the nearest table where the key itself is not there.
+
+        The message is made a sentence: a hint may follow it.
+        """
+        sentence = message if message.endswith(".") else f"{message}."
         for length in range(len(path), 0, -1):
-            typed = self.overrides.get(path[:length])
-            if typed is not None:
-                return Problem(f"--set {typed}", 0, 0, document.dotted(path), message, hint)
-        return self.document.problem(path, message, hint, at="value" if value else "key")
+            typed = self._typed(path[:length])
+            if typed:
+                return Problem(f"--set {typed}", 0, 0, document.dotted(path), sentence, hint)
+        return self.document.problem(path, sentence, hint, at="value" if value else "key")
+
+    def _typed(self, path: KeyPath) -> str:
+        """The override that gave what is at ``path``, or that made the table there; ``""`` where the file did."""
+        if path in self.overrides or path in self.document.keys:
+            return self.overrides.get(path, "")
+        return next((typed for key, typed in self.overrides.items() if key[: len(path)] == path), "")
 
 
 def compose(path: Path | str, overrides: Sequence[str] = ()) -> Composition:
@@ -57,20 +67,24 @@ def apply(found: Document, overrides: Sequence[str]) -> Composition:
     """Apply overrides to a document that was read already."""
     tree = copy.deepcopy(found.tree)
     places: dict[KeyPath, str] = {}
+    problems = []
     for typed in overrides:
         try:
             path, value = _parse_override(typed)
             _put(tree, path, value)
         except ValueError as error:
-            raise InvalidRecipe([Problem(f"--set {typed}", 0, 0, "", str(error))]) from None
-        places[path] = typed
+            problems.append(Problem(f"--set {typed}", 0, 0, "", str(error)))
+            continue
+        places = {key: before for key, before in places.items() if key[: len(path)] != path} | {path: typed}
+    if problems:
+        raise InvalidRecipe(problems)
     return Composition(found, tree, places)
 
 
 def _parse_override(typed: str) -> tuple[KeyPath, Any]:
     key, equals, text = typed.partition("=")
     if not equals:
-        raise ValueError("expected key=value, such as train.sft.learning_rate=1e-4")
+        raise ValueError("expected key=value, such as train.sft.learning_rate=1e-4.")
     parts: list[str] = []
     position = 0
     key = key.strip()
@@ -78,10 +92,10 @@ def _parse_override(typed: str) -> tuple[KeyPath, Any]:
         parts.append(match[1] if match[1] is not None else match[2])
         position = match.end() + 1
         if match.end() == len(key):
-            return tuple(parts), document.parse_value(text)
+            return tuple(parts), document.parse_value(text.strip())
         if key[match.end()] != ".":
             break
-    raise ValueError(f"{key!r} is no key: expected words joined by dots, such as train.sft.epochs")
+    raise ValueError(f"{key!r} is no key: expected words joined by dots, such as train.sft.epochs.")
 
 
 def _put(tree: dict[str, Any], path: KeyPath, value: Any) -> None:
@@ -89,5 +103,5 @@ def _put(tree: dict[str, Any], path: KeyPath, value: Any) -> None:
     for depth, part in enumerate(path[:-1]):
         table = table.setdefault(str(part), {})
         if not isinstance(table, dict):
-            raise ValueError(f"{document.dotted(path[: depth + 1])} is no table")
+            raise ValueError(f"{document.dotted(path[: depth + 1])} is no table.")
     table[str(path[-1])] = value

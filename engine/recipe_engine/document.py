@@ -32,7 +32,8 @@ MAX_DEPTH = 64
 _BOM = b"\xef\xbb\xbf"
 _SYNTAXES: dict[str, _positions.Syntax] = {".toml": "toml", ".json": "json"}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_BARE_WORD = re.compile(r"""(?:[^\W\d]|[./~](?!\d))[^\s"']*""")
+# A commit may begin with a digit.
+_BARE_WORD = re.compile(r"""(?:[^\W\d]|[./~](?!\d))[^\s"']*|[0-9a-f]{40}""")
 _NOT_WORDS = {"true", "false", "none", "null", "nan", "inf", "infinity"}
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _FOUND = re.compile(r"[\w.+-]+|.", re.DOTALL)

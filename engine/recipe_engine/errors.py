@@ -30,7 +30,7 @@ MAX_PROBLEMS_SHOWN = 50
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong with a recipe or a data file, and where.
+    """One thing wrong with a recipe or a data file, and where; its text is one line, whatever the file holds.
 
     Attributes:
         file: the file as the user named it.
@@ -52,7 +52,8 @@ class Problem:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         subject = f"{self.path}: " if self.path else ""
         hint = f" {self.hint}" if self.hint else ""
-        return f"{place}: {subject}{self.message}{hint}"
+        text = f"{place}: {subject}{self.message}{hint}"
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
     def to_json(self) -> dict[str, Any]:
         """The form that ``--format json`` prints."""
@@ -86,12 +87,12 @@ class RecipeError(Exception):
 
 
 class InvalidRecipe(RecipeError):
-    """The recipe has problems: all of them are in ``problems``, in the order of the file."""
+    """The recipe has problems: all of them are in ``problems``, each once, in the order of the file."""
 
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(self._lines()))
 
     def _lines(self) -> list[str]:

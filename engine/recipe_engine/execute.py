@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from recipe_engine.runners.session import WorkerSession, begin_message
 from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -73,7 +75,9 @@ def run(
     if targets is not None:
         nodes = needed_for(nodes, targets)
     check_requirements(recipe, catalogue, nodes)
-    return Execution(recipe, catalogue, registry, emit, nodes, hardware(recipe)).run()
+    machine = hardware(recipe)
+    journal = Journal(registry, recipe, machine, nodes, emit, targets)
+    return Execution(recipe, catalogue, registry, journal, nodes, machine).run()
 
 
 def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
@@ -103,7 +107,7 @@ class Execution:
         recipe: Recipe,
         catalogue: Catalogue,
         registry: Registry,
-        emit: Emit,
+        journal: Journal,
         nodes: Sequence[Node],
         machine: Hardware,
     ) -> None:
@@ -112,7 +116,7 @@ class Execution:
         self._registry = registry
         self._nodes = nodes
         self._hardware = machine
-        self._journal = Journal(registry, recipe, machine, nodes, emit)
+        self._journal = journal
         self._done: dict[str, FinishedNode] = {}
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
@@ -130,6 +134,7 @@ class Execution:
                 self._registry.artifacts.discard_staging()
                 for node in self._nodes:
                     current = node
+                    self._interrupts.check()
                     self._take(node)
         except (errors.RecipeError, RegistryError) as error:
             raise RunFailed(self._journal.failed(current, error), error) from error
@@ -203,25 +208,26 @@ class Execution:
 
     def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> FinishedNode:
         assert self._worker is not None  # noqa: S101 -- resolve is always the first node
-        store, hooks = self._registry.artifacts, self._catalogue.hooks
+        store = self._registry.artifacts
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
-        hooks.recipe_before_stage(node=info)
+        notify(self._catalogue, "recipe_before_stage", node=info)
         staging = store.stage(node.id)
         command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
-        try:
-            answer = self._worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info))
-            write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
-            artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
-        except Exception as error:
-            store.drop_staging(staging)
-            hooks.recipe_stage_failed(node=info, error=error)
-            raise
+        with self._failures_told(info):
+            try:
+                answer = self._worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info))
+                write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
+                artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
+            except BaseException:  # Ctrl-C between the worker's answer and the commit too
+                store.drop_staging(staging)
+                raise
         facts = self._journal.keep_trace(node.id, answer["facts"])
         store.record_key(
             key, artifact.digest, node=node.id, run=self._journal.run_id, components=components, facts=facts
         )
-        hooks.recipe_after_stage(node=info, artifact=artifact.digest, metrics=answer["metrics"])
-        return FinishedNode(node, "ran", key, artifact, answer["metrics"], facts)
+        metrics = answer["metrics"]
+        notify(self._catalogue, "recipe_after_stage", node=info, artifact=artifact.digest, metrics=metrics)
+        return FinishedNode(node, "ran", key, artifact, metrics, facts)
 
     def _push(self, node: Node) -> FinishedNode:
         method = self._catalogue.methods["push", node.method].descriptor
@@ -240,10 +246,24 @@ class Execution:
             return FinishedNode(node, "cached", facts={"digest": request.digest})
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, "")
         self._journal.emit("node_started", node=node.id, why="the target does not hold this yet")
-        self._catalogue.hooks.recipe_before_stage(node=info)
-        receipt = code.push(request)
-        self._catalogue.hooks.recipe_after_stage(node=info, artifact="", metrics={})
+        notify(self._catalogue, "recipe_before_stage", node=info)
+        with self._failures_told(info):
+            receipt = code.push(request)
+        notify(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
         return FinishedNode(node, "ran", facts=dict(receipt))
+
+    @contextmanager
+    def _failures_told(self, info: NodeInfo) -> Iterator[None]:
+        """Tell the plugins of whatever ends the block."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            stopped = errors.Interrupted("stopped.")
+            notify(self._catalogue, "recipe_stage_failed", node=info, error=stopped)
+            raise stopped from None
+        except Exception as error:
+            notify(self._catalogue, "recipe_stage_failed", node=info, error=error)
+            raise
 
     def _card(self) -> str:
         assert self._planner is not None  # noqa: S101 -- resolve is always the first node
@@ -260,7 +280,8 @@ class Execution:
         def pass_on(answer: dict[str, Any]) -> None:
             kind = answer.pop("type")
             if kind == "metrics":
-                self._catalogue.hooks.recipe_metrics_logged(node=info, step=answer["step"], metrics=answer["values"])
+                step, values = answer["step"], answer["values"]
+                notify(self._catalogue, "recipe_metrics_logged", node=info, step=step, metrics=values)
             self._journal.emit(f"node_{kind}", **answer)
 
         return pass_on
@@ -292,6 +313,29 @@ class _HostReporter:
 
     def stop_requested(self) -> bool:
         return False
+
+
+def notify(catalogue: Catalogue, hook: str, **arguments: Any) -> None:
+    """Call a lifecycle hook of every plugin that has it.
+
+    Raises:
+        StageFailed: where a plugin has a bug; the message names it.
+        RecipeError: whatever a plugin raises on purpose.
+    """
+    call = getattr(catalogue.hooks, hook)
+    try:
+        call(**arguments)
+    except (errors.RecipeError, RegistryError):
+        raise
+    except Exception as error:
+        frames = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+        guilty = [found.plugin_name for found in call.get_hookimpls() if found.function.__code__ in frames]
+        failed = errors.StageFailed(
+            f"the hook {hook} of the plugin {', '.join(guilty)} raised {type(error).__name__}: {error}",
+            "This is a bug of the plugin, not of the recipe.",
+        )
+        failed.add_note("".join(traceback.format_exception(error)))
+        raise failed from error
 
 
 def found_sources(resolution: Resolution) -> dict[str, ResolvedSource]:

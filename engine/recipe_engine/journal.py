@@ -6,6 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.errors import Interrupted
 from recipe_engine.lock import Hardware, packages_identity
 from recipe_engine.report.result import compared_metrics, result_json
-from recipe_registry import Artifact, RunRecord, digest_of, write_bytes
+from recipe_registry import Artifact, RunRecord, StoreNotWritable, digest_of, write_bytes
 
 if TYPE_CHECKING:
     from recipe_engine.contract import ResolvedSource
@@ -31,7 +32,7 @@ class FinishedNode:
 
     Attributes:
         status: ``ran`` or ``cached``.
-        key: ``""`` for sources and pushes, which have none.
+        key: ``""`` for sources and pushes, which have none; ``null`` in JSON.
         facts: for the record only: what it cost, where it went.
         seconds: wall time.
     """
@@ -52,7 +53,7 @@ class FinishedNode:
             "instance": self.node.instance,
             "method": self.node.method,
             "status": self.status,
-            "key": self.key,
+            "key": self.key or None,
             "seconds": round(self.seconds, 3),
             "artifact": {"digest": self.artifact.digest, "path": str(self.artifact.path)} if self.artifact else None,
             "metrics": dict(self.metrics),
@@ -63,6 +64,8 @@ class FinishedNode:
 class Journal:
     """Writes the record of one run and passes its events on.
 
+    Once a run has failed, a registry that cannot be written keeps nobody from being told why: it may be the reason.
+
     Attributes:
         run_id: of the run, new.
         folder: of the run, in the registry.
@@ -70,7 +73,13 @@ class Journal:
     """
 
     def __init__(
-        self, registry: Registry, recipe: Recipe, hardware: Hardware, nodes: Sequence[Node], emit: Emit
+        self,
+        registry: Registry,
+        recipe: Recipe,
+        hardware: Hardware,
+        nodes: Sequence[Node],
+        emit: Emit,
+        targets: frozenset[str] | None = None,
     ) -> None:
         packages = packages_identity({name for node in nodes for name in node.packages})
         self._runs = registry.runs
@@ -91,7 +100,8 @@ class Journal:
                 "host": platform.node(),
                 "packages": {name: dict(identity) for name, identity in packages.items()},
             },
-            facts={"folder": str(recipe.folder.absolute())},
+            # Targets tell a part of a recipe, such as `data show` runs, from a whole one.
+            facts={"folder": str(recipe.folder.absolute()), "targets": sorted(targets) if targets else None},
         )
         registry.runs.save(self._record)
         self.emit("run_started", name=recipe.name, nodes=[node.id for node in nodes])
@@ -100,7 +110,8 @@ class Journal:
         """Keep an event and pass it on; progress is passed on only."""
         event = {"type": kind, "schema_version": EVENTS_VERSION, "run": self.run_id, **content}
         if kind != "node_progress":
-            self._runs.append_event(self.run_id, event)
+            with self._forgiving():
+                self._runs.append_event(self.run_id, event)
         self._emit(event)
 
     def resolved(self, sources: Mapping[str, ResolvedSource]) -> None:
@@ -126,7 +137,8 @@ class Journal:
         """Note what ended the run, and close the record."""
         content = {
             "type": type(error).__name__,
-            "message": str(error),
+            "message": getattr(error, "message", str(error)),
+            "hint": getattr(error, "hint", ""),
             "exit_code": getattr(error, "exit_code", 1),
             "node": node.id,
         }
@@ -143,9 +155,13 @@ class Journal:
             seconds=round(time.perf_counter() - self._begun, 3),
             metrics=compared_metrics(self._record.nodes),
         )
-        self._runs.save(self._record)
+        with self._forgiving():
+            self._runs.save(self._record)
         self.emit("result", **result_json(self._record))
         return self._record
+
+    def _forgiving(self) -> AbstractContextManager[None]:
+        return suppress(StoreNotWritable) if self._record.error else nullcontext()
 
 
 def _source_json(source: ResolvedSource) -> dict[str, Any]:

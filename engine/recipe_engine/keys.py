@@ -21,11 +21,15 @@ _TEXT_STAGES = frozenset({"tokenizer", "prepare"})
 def source_digest(source: ResolvedSource, *, weights: bool = True) -> str:
     """Digest of a source by the content of its files, wherever they came from.
 
+    In a folder, names are content; a file that stands alone may have any.
+
     Args:
         source: the files.
         weights: whether weight files count; a tokenizer does not depend on them where it has files of its own.
     """
     files = source.files
+    if len(files) == 1:
+        return digest_of(files[0].sha256)
     if not weights and any(not file.path.endswith(WEIGHT_FILES) for file in files):
         files = tuple(file for file in files if not file.path.endswith(WEIGHT_FILES))
     return digest_of([[file.path, file.sha256] for file in files])

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+# In Python, unlike in ECMA 262, $ alone matches before a last line break too.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class TopTable:
     """Keys that stand before the first table."""
 
     version: Literal[1] = option("Version of the recipe format.")
-    name: str = option("Name of the recipe, for people; it changes no result.", pattern=NAME_PATTERN)
+    name: str = option(
+        "Name of the recipe, of letters, digits, ., _ and -; it changes no result.", pattern=NAME_PATTERN
+    )
     seed: int = option(
         "Seed of everything random; each node derives its own from it.",
         default=0,
@@ -56,7 +59,7 @@ class DataTable:
         in_key=False,
     )
     format: str = option("Shape of the rows: instruction, chat, or one that a plugin brings.")
-    split: str = option("Rows to take, such as train[:95%].", default="train", pattern=split.PATTERN)
+    split: str = option("Rows to take, such as train[:95%] or train[100:200].", default="train", pattern=split.PATTERN)
     max_length: int = option("Longest row.", default=1024, minimum=2, unit="tokens")
     overlong: Literal["error", "drop", "truncate"] = option(
         "What happens to a longer row: truncate cuts the start of its prompt, never its answers.",

@@ -10,11 +10,11 @@ from recipe_engine.keys import differences, key_components, key_of, source_diges
 from recipe_engine.lock import Hardware, Resolution, peek
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
-    from recipe_registry import KeyRecord, Registry
+    from recipe_registry import Registry
 
 State = Literal["cached", "will run", "depends on", "unknown"]
 MAX_DIFFERENCES = 3
@@ -39,7 +39,7 @@ class PlannedNode:
     artifact: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The form that ``plan --json`` prints."""
+        """The form that ``plan --json`` prints; what cannot be known is ``null``."""
         return {
             "id": self.node.id,
             "stage": self.node.stage,
@@ -47,8 +47,8 @@ class PlannedNode:
             "method": self.node.method,
             "state": self.state,
             "why": self.why,
-            "key": self.key,
-            "artifact": self.artifact,
+            "key": self.key or None,
+            "artifact": {"digest": self.artifact} if self.artifact else None,
         }
 
 
@@ -96,7 +96,7 @@ class Planner:
         self.registry = registry
         self.hardware = hardware
         self.resolution = resolution
-        self._previous: dict[str, KeyRecord] | None = None
+        self._previous: dict[str, list[str]] | None = None
 
     def knows_source(self, node: Node) -> bool:
         """Whether the digests of what the node reads are known."""
@@ -121,13 +121,14 @@ class Planner:
     def why(self, node: Node, components: Mapping[str, Any]) -> str:
         """Why there is no artifact for these components: what changed since the recipe's last run."""
         if self._previous is None:
-            self._previous = _previous_records(self.registry, self.recipe.name)
-        before = self._previous.get(node.id)
-        if before is None:
+            self._previous = _previous_keys(self.registry, self.recipe.name)
+        keys = self._previous.get(node.id, [])
+        if not keys:
             return "never run"
-        changes = list(differences(before.components, components))
-        if not changes:
+        before = next(filter(None, map(self.registry.artifacts.lookup, keys)), None)
+        if before is None or key_of(components) in keys:
             return "its artifact is gone"
+        changes = list(differences(before.components, components))
         more = f" and {len(changes) - MAX_DIFFERENCES} more" if len(changes) > MAX_DIFFERENCES else ""
         return ", ".join(changes[:MAX_DIFFERENCES]) + more
 
@@ -147,19 +148,11 @@ def base_name(recipe: Recipe, resolution: Resolution) -> str:
     return source_digest(resolution.model)
 
 
-def _previous_records(registry: Registry, name: str) -> dict[str, KeyRecord]:
-    """The key record of each node in the last run of that name in which it had one."""
-    records: dict[str, KeyRecord] = {}
+def _previous_keys(registry: Registry, name: str) -> dict[str, list[str]]:
+    """The keys that each node had in the last runs of that name, the latest first."""
+    keys: dict[str, list[str]] = {}
     for run in registry.runs.list(limit=20):
-        if run.name != name:
-            continue
-        for node in _with_keys(run.nodes):
-            if node["id"] not in records:
-                record = registry.artifacts.lookup(node["key"])
-                if record is not None:
-                    records[node["id"]] = record
-    return records
-
-
-def _with_keys(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [node for node in nodes if node.get("key")]
+        for node in run.nodes if run.name == name else ():
+            if node.get("key"):
+                keys.setdefault(node["id"], []).append(node["key"])
+    return keys

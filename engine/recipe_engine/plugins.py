@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, EntryPoint, distributions
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
@@ -15,7 +17,7 @@ from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.hookmark import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator
 
 ENTRY_POINTS = "recipe_engine.plugins"
 BUILTIN = "recipe-engine"
@@ -82,20 +84,18 @@ def load_catalogue(extra: Iterable[object] = (), *, entry_points: bool = True) -
     Raises:
         UnfitEnvironment: where two plugins bring the same method.
     """
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    from recipe_engine import __version__
     from recipe_engine.methods import builtin
 
-    plugins = [_register(manager, "builtin", BUILTIN, _version(BUILTIN), lambda: builtin)]
+    loader = _Loader()
+    loader.load(PluginInfo("builtin", BUILTIN, __version__), lambda: builtin)
     if entry_points:
         for entry_point, distribution in _entry_points():
-            plugins.append(
-                _register(manager, entry_point.name, distribution.name, distribution.version, entry_point.load)
-            )
+            loader.load(PluginInfo(entry_point.name, distribution.name, distribution.version), entry_point.load)
     for number, plugin in enumerate(extra):
         name = getattr(plugin, "__name__", f"plugin-{number}")
-        plugins.append(_register(manager, name, name, "", functools.partial(_itself, plugin)))
-    return _collect(manager, plugins)
+        loader.load(PluginInfo(name, name, ""), functools.partial(_itself, plugin))
+    return loader.catalogue()
 
 
 def _itself(plugin: object) -> object:
@@ -112,74 +112,83 @@ def _entry_points() -> list[tuple[EntryPoint, Distribution]]:
     return [found[key] for key in sorted(found)]
 
 
-def _version(distribution: str) -> str:
-    from recipe_engine import __version__
-
-    return __version__ if distribution == BUILTIN else ""
-
-
-def _register(
-    manager: pluggy.PluginManager, name: str, distribution: str, version: str, load: Callable[[], object]
-) -> PluginInfo:
-    plugin: object | None = None
-    unique = f"{distribution}:{name}"
-    try:
-        plugin = load()
-        manager.register(plugin, unique)
-        manager.check_pending()
-    except Exception as error:  # noqa: BLE001 -- whatever a stranger's import raises is that plugin's failure, not ours
-        if plugin is not None and manager.has_plugin(unique):
-            manager.unregister(plugin, unique)
-        return PluginInfo(name, distribution, version, error=f"{type(error).__name__}: {error}")
-    return PluginInfo(name, distribution, version)
+_Kind = tuple[str, type[Any], Callable[[Any], str]]
+_KINDS: Mapping[str, _Kind] = {
+    **{f"recipe_{stage}_methods": (f"{stage}.", Method, attrgetter("name")) for stage in STAGES},
+    "recipe_data_formats": ("format ", DataFormat, attrgetter("name")),
+    "recipe_sources": ("source ", Source, attrgetter("scheme")),
+    "recipe_runners": ("runner ", Runner, attrgetter("name")),
+}
+"""Registration hook -> how what it brings is called, its type, and its name."""
 
 
-class _Collector:
-    """Takes what the registration hooks yield, and refuses what two plugins both bring."""
+class _Loader:
+    """Registers plugins one by one and takes what each brings; of one that fails, nothing is taken."""
 
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self._manager = manager
-        self.provides: dict[str, list[str]] = {}
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._plugins: list[PluginInfo] = []
+        self._found: dict[str, dict[str, Registered[Any]]] = {hook: {} for hook in _KINDS}
 
-    def take(self, hook: str, label: str, key: Callable[[Any], str]) -> dict[str, Registered[Any]]:
-        """Name -> descriptor for one hook, built-in methods first."""
-        found: dict[str, Registered[Any]] = {}
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            owner = implementation.plugin_name
-            distribution = owner.partition(":")[0]
-            for descriptor in implementation.function():
-                name = key(descriptor)
-                if name in found:
-                    raise UnfitEnvironment(
-                        f"{label}{name} is brought by both {found[name].distribution} and {distribution}.",
-                        "Uninstall one of them.",
-                    )
-                found[name] = Registered(descriptor, distribution)
-                self.provides.setdefault(owner, []).append(f"{label}{name}")
-        return dict(sorted(found.items()))
+    def load(self, plugin: PluginInfo, load: Callable[[], object]) -> None:
+        """Load a plugin, or note why it cannot be.
 
+        Raises:
+            UnfitEnvironment: where it brings what another one brought.
+        """
+        module: object | None = None
+        unique = f"{plugin.distribution}:{plugin.name}"
+        try:
+            module = load()
+            self._manager.register(module, unique)
+            self._manager.check_pending()
+            brought = list(self._brought(module))
+        except Exception as error:  # noqa: BLE001 -- whatever a stranger's code raises is that plugin's failure, not ours
+            if module is not None and self._manager.has_plugin(unique):
+                self._manager.unregister(module, unique)
+            self._plugins.append(replace(plugin, error=f"{type(error).__name__}: {error}"))
+            return
+        for hook, descriptor in brought:
+            self._take(hook, descriptor, plugin.distribution)
+        provides = sorted(_label(hook, descriptor) for hook, descriptor in brought)
+        self._plugins.append(replace(plugin, provides=tuple(provides)))
 
-def _collect(manager: pluggy.PluginManager, plugins: list[PluginInfo]) -> Catalogue:
-    collector = _Collector(manager)
-    methods: dict[tuple[str, str], Registered[Method]] = {}
-    for stage in STAGES:
-        for name, found in collector.take(f"recipe_{stage}_methods", f"{stage}.", _name).items():
-            methods[stage, name] = found
-    formats = collector.take("recipe_data_formats", "format ", _name)
-    sources = collector.take("recipe_sources", "source ", lambda source: str(source.scheme))
-    runners = collector.take("recipe_runners", "runner ", _name)
-    listed = tuple(
-        PluginInfo(
-            plugin.name,
-            plugin.distribution,
-            plugin.version,
-            tuple(sorted(collector.provides.get(f"{plugin.distribution}:{plugin.name}", ()))),
-            plugin.error,
+    def catalogue(self) -> Catalogue:
+        """What all of them bring, sorted by name."""
+        found = {hook: dict(sorted(registered.items())) for hook, registered in self._found.items()}
+        return Catalogue(
+            methods={
+                (stage, name): registered
+                for stage in STAGES
+                for name, registered in found[f"recipe_{stage}_methods"].items()
+            },
+            formats=found["recipe_data_formats"],
+            sources=found["recipe_sources"],
+            runners=found["recipe_runners"],
+            plugins=tuple(self._plugins),
+            hooks=self._manager.hook,
         )
-        for plugin in plugins
-    )
-    return Catalogue(methods, formats, sources, runners, listed, manager.hook)
+
+    def _brought(self, plugin: object) -> Iterator[tuple[str, Any]]:
+        """Hook and descriptor, for everything that the plugin yields."""
+        for hook, (_, kind, _name) in _KINDS.items():
+            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                for descriptor in implementation.function() if implementation.plugin is plugin else ():
+                    if not isinstance(descriptor, kind):
+                        raise TypeError(f"{hook} yields {descriptor!r}, which is no {kind.__name__}")
+                    yield hook, descriptor
+
+    def _take(self, hook: str, descriptor: Any, distribution: str) -> None:
+        name = _KINDS[hook][2](descriptor)
+        before = self._found[hook].setdefault(name, Registered(descriptor, distribution))
+        if before.descriptor is not descriptor:
+            raise UnfitEnvironment(
+                f"{_label(hook, descriptor)} is brought by both {before.distribution} and {distribution}.",
+                "Uninstall one of them.",
+            )
 
 
-def _name(descriptor: Any) -> str:
-    return str(descriptor.name)
+def _label(hook: str, descriptor: Any) -> str:
+    label, _, name = _KINDS[hook]
+    return f"{label}{name(descriptor)}"

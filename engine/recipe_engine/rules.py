@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
 """Stage -> the stage whose result it works on."""
+_VALUES = frozenset({"base", "source", "format", "image"})
+"""Keys whose value is what a rule complains about."""
 
 
 def rule_problems(recipe: Recipe, composition: Composition, catalogue: Catalogue) -> list[Problem]:
@@ -24,7 +26,7 @@ def rule_problems(recipe: Recipe, composition: Composition, catalogue: Catalogue
     problems = []
     for rule in (_order, _sources, _data_sets, _image):
         for path, message, hint in rule(recipe, catalogue):
-            problems.append(composition.problem(path, message, hint, value=path[-1] in ("source", "base", "image")))
+            problems.append(composition.problem(path, message, hint, value=path[-1] in _VALUES))
     return problems
 
 
@@ -39,10 +41,10 @@ def _order(recipe: Recipe, _catalogue: Catalogue) -> Iterator[Finding]:
             yield (
                 (table.stage, table.instance),
                 f"{table.stage} works on the result of {needed}, which this recipe has not",
-                f"Add a [{needed}.…] table.",
+                f"Add the table [{needed}.…].",
             )
     if not present:
-        yield ("model",), "the recipe has no stage, so there is nothing to run", "Add a [load.full] table."
+        yield ("model",), "the recipe has no stage, so there is nothing to run", "Add the table [load.full]."
 
 
 def _sources(recipe: Recipe, catalogue: Catalogue) -> Iterator[Finding]:
@@ -80,7 +82,7 @@ def _data_set(recipe: Recipe, table: StageTable, name: str, formats: frozenset[s
         yield (
             path,
             f"it reads the data set [data.{name}], which this recipe has not",
-            f"Add a [data.{name}] table.",
+            f"Add the table [data.{name}].",
         )
     elif formats is not None and recipe.data[name].table.format not in formats:
         found = recipe.data[name].table.format
@@ -96,8 +98,4 @@ def _image(recipe: Recipe, _catalogue: Catalogue) -> Iterator[Finding]:
         try:
             parse_image(recipe.container.image)
         except UnpinnedImage as error:
-            yield (
-                ("container", "image"),
-                f'"{recipe.container.image}" does not pin an image',
-                f"{error}.".capitalize(),
-            )
+            yield ("container", "image"), f'"{recipe.container.image}" does not pin an image: {error}', ""

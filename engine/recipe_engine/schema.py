@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
+# What every JSON reader keeps exact (RFC 7493); keys and digests are made of canonical JSON.
+_LARGEST_INTEGER = 2**53 - 1
 _KEYWORDS = {
     "minimum": "minimum",
     "maximum": "maximum",
@@ -45,10 +47,10 @@ def schema_of(options: type[Any]) -> Mapping[str, Any]:
 
 
 def data_schema(data_format: DataFormat | None) -> Mapping[str, Any]:
-    """The closed schema of a data table: the core's keys and the format's own."""
+    """The closed schema of a data table: the core's keys and the format's own; open where no format is known."""
     core = schema_of(DataTable)
     if data_format is None:
-        return core
+        return {**core, "additionalProperties": True}
     own = schema_of(data_format.options)
     return {
         **core,
@@ -69,13 +71,14 @@ def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
     properties: dict[str, Any] = dict(schema_of(TopTable)["properties"])
     properties["model"] = schema_of(ModelTable)
     properties["container"] = schema_of(ContainerTable)
-    formats = catalogue.formats.values()
     properties["data"] = {
         "type": "object",
         "additionalProperties": {
             **data_schema(None),
-            "additionalProperties": True,
-            "allOf": [_when("format", registered.descriptor) for registered in formats],
+            "allOf": [
+                {"properties": {"format": {"enum": list(catalogue.formats)}}},
+                *(_when("format", registered.descriptor) for registered in catalogue.formats.values()),
+            ],
         },
     }
     for stage in STAGES:
@@ -115,8 +118,8 @@ def _stage_schema(stage: str, catalogue: Catalogue) -> dict[str, Any]:
 def _property(field: OptionField) -> dict[str, Any]:
     alternatives = [_type_schema(member, field.about) for member in members(field.type)]
     schema = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
-    description = f"{field.about.description} ({field.about.unit})" if field.about.unit else field.about.description
-    schema = {**schema, "description": description}
+    description, unit = field.about.description, field.about.unit
+    schema = {**schema, "description": f"{description.removesuffix('.')} ({unit})." if unit else description}
     if not field.required and field.default is not None:
         schema["default"] = _default(field.default)
     return schema
@@ -131,7 +134,8 @@ def _type_schema(annotation: Any, about: Option) -> dict[str, Any]:
         item = _type_schema(typing.get_args(annotation)[0], Option(description=""))
         return {"type": "array", "items": item, **_bounds(about, ("min_items",))}
     if annotation in _SCALARS:
-        return {"type": _SCALARS[annotation], **_bounds(about, tuple(_KEYWORDS)[:-1])}
+        exact = {"minimum": -_LARGEST_INTEGER, "maximum": _LARGEST_INTEGER} if annotation is int else {}
+        return {"type": _SCALARS[annotation], **exact, **_bounds(about, tuple(_KEYWORDS)[:-1])}
     raise TypeError(f"an option cannot have the type {annotation}")
 
 

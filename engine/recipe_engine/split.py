@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_BOUND = r"-?\d+%?"
-PATTERN = rf"^[A-Za-z_][\w.-]*(\[({_BOUND})?:({_BOUND})?\])?$"
+_BOUND = "-?[0-9]+%?"
+# In Python, unlike in ECMA 262, $ alone matches before a last line break too.
+PATTERN = rf"^[A-Za-z_][A-Za-z0-9_.-]*(\[({_BOUND})?:({_BOUND})?\])?$(?!\n)"
 _SPLIT = re.compile(PATTERN)
 
 

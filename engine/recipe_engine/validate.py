@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +38,16 @@ _JSON_TYPES = {
     "number": "a number",
     "boolean": "true or false",
 }
+_PLURALS = {
+    "object": "tables",
+    "array": "lists",
+    "string": "strings",
+    "integer": "whole numbers",
+    "number": "numbers",
+    "boolean": "true and false",
+}
+# Instances and data sets: part of node ids, of metrics' names and of file names.
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_VALUE_SHOWN = 60
 
 
@@ -66,11 +78,11 @@ class _Checker:
         tree = self._composition.tree
         tables = {"model", "data", "container", *STAGES}
         top_level = {key: value for key, value in tree.items() if key not in tables}
-        top = self._table((), top_level, schema.schema_of(TopTable), TopTable, also_known=tables)
-        model = self._table(("model",), tree.get("model"), schema.schema_of(ModelTable), ModelTable)
-        container = None
-        if "container" in tree:
-            container = self._table(("container",), tree["container"], schema.schema_of(ContainerTable), ContainerTable)
+        top = self._table((), top_level, TopTable, also_known=tables)
+        model = self._table(("model",), tree["model"], ModelTable) if "model" in tree else None
+        if "model" not in tree:
+            self._problem(("model",), "the table [model] is missing", 'It names the model: base = "hub:owner/name".')
+        container = self._table(("container",), tree["container"], ContainerTable) if "container" in tree else None
         data = self._data_sets(tree.get("data", {}))
         stages = {stage: self._stage(stage, tree.get(stage, {})) for stage in STAGES}
         if self.problems or top is None or model is None:
@@ -98,13 +110,12 @@ class _Checker:
 
     def _data_set(self, name: str, table: Any) -> DataSet | None:
         path = ("data", name)
-        if not self._is_table(path, table):
+        if not self._is_named_table(path, table, "A data set has a table of its own, such as [data.train]."):
             return None
         named = table.get("format")
         registered = self._catalogue.formats.get(named) if isinstance(named, str) else None
         if registered is None and isinstance(named, str):
             self._unknown_name((*path, "format"), named, "format", list(self._catalogue.formats))
-            return None
         data_format = registered.descriptor if registered else None
         if not self._check(path, table, schema.data_schema(data_format)) or data_format is None:
             return None
@@ -114,25 +125,24 @@ class _Checker:
         if not self._is_table((stage,), tables):
             return []
         found = [self._method(stage, instance, table) for instance, table in tables.items()]
-        if stage in SINGLE_STAGES and len(tables) > 1:
-            first, second = list(tables)[:2]
-            place = self._composition.document.key_position((stage, first))
-            self._problem(
-                (stage, second),
-                f"a second {stage} method; {stage}.{first} stands at line {place.line}",
-                f"A recipe has at most one [{stage}.…] table.",
-            )
+        if stage in SINGLE_STAGES:
+            first, *others = [instance for instance, table in tables.items() if isinstance(table, Mapping)] or [""]
+            for other in others:
+                message = f"a second {stage} method, beside {stage}.{first}"
+                self._problem((stage, other), message, f"A recipe has at most one [{stage}.…] table.")
         return [table for table in found if table is not None]
 
     def _method(self, stage: str, instance: str, table: Any) -> StageTable | None:
         path = (stage, instance)
-        if not self._is_table(path, table):
+        known = list(self._catalogue.of_stage(stage))
+        hint = f"Options stand in the table of their method, such as [{stage}.{known[0]}]."
+        if not self._is_named_table(path, table, hint):
             return None
         name = table.get("method", instance)
         registered = self._catalogue.methods.get((stage, name)) if isinstance(name, str) else None
         if registered is None:
             where = (*path, "method") if "method" in table else path
-            self._unknown_name(where, name, f"{stage} method", list(self._catalogue.of_stage(stage)))
+            self._unknown_name(where, name, f"{stage} method", known)
             return None
         method = registered.descriptor
         if not self._check(path, table, schema.method_schema(method)):
@@ -147,13 +157,10 @@ class _Checker:
         self,
         path: KeyPath,
         table: Any,
-        table_schema: Mapping[str, Any],
         options_type: type[options.T],
         also_known: Iterable[str] = (),
     ) -> options.T | None:
-        if table is None:
-            self._problem(path, f"the table [{path[-1]}] is missing")
-            return None
+        table_schema = schema.schema_of(options_type)
         if not self._is_table(path, table) or not self._check(path, table, table_schema, also_known):
             return None
         return options.build(options_type, table)
@@ -168,14 +175,25 @@ class _Checker:
         from jsonschema import Draft202012Validator
 
         before = len(self.problems)
-        for error in Draft202012Validator(cast("dict[str, Any]", table_schema)).iter_errors(table):
-            self.problems.extend(_explain(error, path, self._composition, sorted(also_known)))
+        errors = list(Draft202012Validator(cast("dict[str, Any]", table_schema)).iter_errors(table))
+        wrong_kind = [error.path for error in errors if error.validator == "type"]
+        for error in errors:
+            if error.validator == "type" or error.path not in wrong_kind:
+                self.problems.extend(_explain(error, path, self._composition, sorted(also_known)))
         return len(self.problems) == before
 
-    def _is_table(self, path: KeyPath, value: Any) -> bool:
+    def _is_table(self, path: KeyPath, value: Any, hint: str = "") -> bool:
         if isinstance(value, Mapping):
             return True
-        self._problem(path, f"expected a table, found {show(value)}", value=True)
+        self._problem(path, f"expected a table, found {show(value)}", hint, value=True)
+        return False
+
+    def _is_named_table(self, path: tuple[str, str], value: Any, hint: str) -> bool:
+        if not self._is_table(path, value, hint):
+            return False
+        if _TABLE_NAME.fullmatch(path[1]):
+            return True
+        self._problem(path, f"{show(path[1])} cannot be a name", "Names are made of letters, digits, _ and -.")
         return False
 
     def _unknown_name(self, path: KeyPath, name: Any, what: str, known: Sequence[str]) -> None:
@@ -198,16 +216,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def show(value: Any) -> str:
     """A value as it looks in a message: short, with its kind where that is not plain to see."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        text = value if len(value) <= _LONGEST_VALUE_SHOWN else f"{value[:_LONGEST_VALUE_SHOWN]}…"
-        return f'"{text}"'
     if isinstance(value, Mapping):
         return "a table"
-    if isinstance(value, list | tuple):
-        return "a list"
-    return str(value)
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, str) and len(value) > _LONGEST_VALUE_SHOWN:
+        value = f"{value[:_LONGEST_VALUE_SHOWN]}…"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _explain(
@@ -215,6 +230,12 @@ def _explain(
 ) -> Iterable[Problem]:
     path = (*table, *error.absolute_path)
     failed_schema: Any = error.schema
+    # Of a union, the alternatives of another kind than the value's say nothing of what is wrong with it.
+    of_its_kind = [inner for inner in error.context if inner.relative_path or inner.validator not in ("type", "enum")]
+    if of_its_kind:
+        for inner in of_its_kind:
+            yield from _explain(inner, table, composition, also_known)
+        return
     if error.validator == "additionalProperties":
         known = [*failed_schema["properties"], *also_known]
         for key in sorted(set(cast("dict[str, Any]", error.instance)) - set(known)):
@@ -234,14 +255,12 @@ def _explain(
 def _expectation(error: ValidationError) -> tuple[str, str]:
     """What a value should have been, and a hint."""
     wanted: Any = error.validator_value
-    about = str(error.schema.get("description", "")) if isinstance(error.schema, Mapping) else ""
+    about = _description(error)
     match error.validator:
         case "type":
             return _JSON_TYPES[wanted], about
-        case "enum" | "const":
-            choices = wanted if error.validator == "enum" else [wanted]
-            hint = did_you_mean(str(error.instance), [str(choice) for choice in choices])
-            return " or ".join(show(choice) for choice in choices), hint
+        case "enum":
+            return " or ".join(map(show, wanted)), did_you_mean(str(error.instance), map(str, wanted))
         case "minimum":
             return f"at least {wanted}", about
         case "maximum":
@@ -253,13 +272,22 @@ def _expectation(error: ValidationError) -> tuple[str, str]:
         case "minItems":
             return f"a list of at least {wanted}", about
         case "anyOf":
-            return " or ".join(_alternative(choice) for choice in wanted), about
+            words = [str(word) for choice in wanted for word in choice.get("enum", ())]
+            return " or ".join(map(_alternative, wanted)), did_you_mean(str(error.instance), words) or about
     return f"text that matches {wanted}", about
+
+
+def _description(error: Any) -> str:
+    """What the schema says of the option; for an item of a list, or one alternative, what it says of the whole."""
+    while "description" not in error.schema and error.parent is not None:
+        error = error.parent
+    return str(error.schema.get("description", ""))
 
 
 def _alternative(choice: Mapping[str, Any]) -> str:
     if "enum" in choice:
-        return " or ".join(show(value) for value in choice["enum"])
-    if choice["type"] == "array":
-        return f"a list of {_JSON_TYPES[choice['items']['type']].removeprefix('a ')}s"
-    return _JSON_TYPES[choice["type"]]
+        return " or ".join(map(show, choice["enum"]))
+    if choice["type"] != "array":
+        return _JSON_TYPES[choice["type"]]
+    items = choice["items"]
+    return f"a list of {_alternative(items) if 'enum' in items else _PLURALS[items['type']]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(tmp_path: Path, model: Path) -> Workspace:
     """A folder where nothing has been run."""
-    return write_workspace(tmp_path / "space", model)
+    return write_workspace(tmp_path / "fresh", model)
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +32,6 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Wo
 @pytest.fixture
 def finished(tmp_path: Path, first_run: tuple[Workspace, Finished]) -> Workspace:
     """A copy of the place of the first run, to go on from: everything is in its registry."""
-    import shutil
-
     original, _ = first_run
     shutil.copytree(original.folder, tmp_path / "space", symlinks=True)
     return Workspace(tmp_path / "space")

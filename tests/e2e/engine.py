@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from jsonschema import Draft202012Validator
 from tests import tiny
 
 COMMAND = str(Path(sys.executable).with_name("recipe"))
@@ -89,7 +91,10 @@ class Finished:
     @cached_property
     def events(self) -> list[dict[str, Any]]:
         """Standard output as one JSON object a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        events = [json.loads(line) for line in self.out.splitlines()]
+        for event in events:
+            assert_output("run_event", event)
+        return events
 
     @property
     def result(self) -> dict[str, Any]:
@@ -217,7 +222,11 @@ class Running:
 
     def workers(self) -> list[int]:
         """Worker processes of this run that are alive."""
-        return [pid for pid in _children(self.process.pid) if "recipe_engine.runners.worker" in _command_line(pid)]
+        return [pid for pid in self.children() if "recipe_engine.runners.worker" in _command_line(pid)]
+
+    def children(self) -> list[int]:
+        """All processes that this run has started and that are alive."""
+        return _children(self.process.pid)
 
     def signal(self, number: int) -> None:
         """Send a signal to the command alone."""
@@ -272,10 +281,26 @@ def write_plugin(folder: Path, module: str, code: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
+    return schema
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator({**_schema(), "$ref": f"#/$defs/{name}"})
+
+
+def assert_output(name: str, value: Any) -> None:
+    """The value is what the shipped schema says of this output."""
+    errors = [f"{error.json_path}: {error.message}" for error in _validator(name).iter_errors(value)]
+    assert errors == [], value
+
+
 def digests(result: Mapping[str, Any]) -> dict[str, str]:
-    """Node -> digest of its artifact; of a push, the digest of what was published."""
-    found = {node["id"]: node["artifact"]["digest"] for node in result["nodes"] if node["artifact"]}
-    return found
+    """Node -> digest of its artifact."""
+    return {node["id"]: node["artifact"]["digest"] for node in result["nodes"] if node["artifact"]}
 
 
 def statuses(result: Mapping[str, Any]) -> dict[str, str]:
@@ -306,11 +331,6 @@ def wait_until_gone(pids: Sequence[int], seconds: float = 5.0) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return left
-
-
-def read_all(stream: IO[str] | None) -> str:
-    """The rest of a stream."""
-    return stream.read() if stream is not None else ""
 
 
 def _children(pid: int) -> list[int]:

@@ -59,7 +59,12 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda ctx, _, wanted: _version(ctx, wanted)
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _version(ctx, wanted),
+    help="Show the version and exit.",
 )
 def cli() -> None:
     """Fine-tune a language model from one TOML file, and prove that the result can be made again."""

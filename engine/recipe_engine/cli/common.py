@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recipe_registry import Registry, RunRecord
 
 HOME_VARIABLE = "RECIPE_HOME"
+LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
 
 recipe_argument = click.argument("recipe_file", metavar="RECIPE", type=click.Path())
@@ -77,11 +78,23 @@ def open_registry(*, create: bool = True) -> Registry:
         raise UnfitEnvironment(
             f"{error.name} is not installed.", 'Planning and running need: pip install "recipe-engine[run]"'
         ) from None
-    return Registry.open(Path(os.environ.get(HOME_VARIABLE) or ".recipe"), create=create)
+    return Registry.open(Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute(), create=create)
+
+
+def find_run(registry: Registry, run_id: str) -> RunRecord:
+    """The run that a user means. The latest is the latest of a whole recipe, not the part that ``data show`` runs.
+
+    Raises:
+        RegistryError: where there is none.
+    """
+    found = registry.runs.resolve(run_id)
+    if run_id != LATEST or not found.facts.get("targets"):
+        return found
+    return next((record for record in registry.runs.list() if not record.facts.get("targets")), found)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on standard output. A number that JSON cannot hold becomes ``"nan"``, ``"inf"`` or ``"-inf"``."""
+    """One line of JSON on standard output; numbers that JSON cannot hold become ``"nan"``, ``"inf"``, ``"-inf"``."""
     click.echo(json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False))
 
 

@@ -92,8 +92,9 @@ class Display:
         shown = "from the registry" if event["status"] == "cached" else f"{event['seconds']:.1f} s"
         if event["stage"] == "push" and event["status"] == "cached":
             shown = "there already"
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
-        self._console.print(f"{_MARKS[event['status']]} {event['node']:<28} {shown:>18}  [dim]{numbers}[/]")
+        numbers = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items())
+        line = f"{_MARKS[event['status']]} {event['node']:<28} {shown:>18}"
+        self._console.print(f"{line}  [dim]{numbers}[/]" if numbers else line)
 
     def _on_node_failed(self, event: Mapping[str, Any]) -> None:
         self._end_task()
@@ -121,7 +122,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     """Metrics before and after, samples, cost, and where things are."""
     console = console or _console()
     if result["metrics"]:
-        console.print(_metrics_table(result["metrics"]))
+        _print_table(_metrics_table(result["metrics"]), console)
     _print_samples(result["nodes"], console)
     _print_cost(result["efficiency"], console)
     for node in result["nodes"]:
@@ -137,7 +138,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
 def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table("metric", "before", "after", box=None, pad_edge=False)
     for name, sides in metrics.items():
-        table.add_row(name, *(f"{sides[side]:.4g}" if side in sides else "" for side in ("before", "after")))
+        table.add_row(name, *(_number(sides[side]) if side in sides else "" for side in ("before", "after")))
     return table
 
 
@@ -153,10 +154,29 @@ def _print_samples(nodes: Iterable[Mapping[str, Any]], console: Console) -> None
         return
     sides = min(answers.values(), key=lambda found: len(next(iter(found.values()))))
     for number, row in enumerate(next(iter(sides.values()))[:_SAMPLES]):
-        console.print(f"\n{row['question']}", style="bold", markup=False)
+        _print_gap(console)
+        console.print(row["question"], style="bold", markup=False)
         for side, rows in sides.items():
-            console.print(f"  {side:<7}{rows[number]['answer']}", markup=False)
-    console.print()
+            console.print(f"  {side:<7}{rows[number]['answer']}".rstrip(), markup=False)
+    _print_gap(console)
+
+
+def _print_gap(console: Console) -> None:
+    """An empty line for the eye; in a file or a pipe there are none."""
+    if console.is_terminal:
+        console.print()
+
+
+def _print_table(table: Table, console: Console) -> None:
+    with console.capture() as rendered:
+        console.print(table)
+    for line in rendered.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+
+
+def _number(value: float | str) -> str:
+    """In a run record, a number that JSON cannot hold is text."""
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _print_cost(efficiency: Mapping[str, Any], console: Console) -> None:

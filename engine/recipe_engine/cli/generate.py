@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from recipe_engine.cli.common import open_registry, open_run_recipe
+from recipe_engine.cli.common import find_run, open_registry, open_run_recipe
 
 
 @click.command()
@@ -30,7 +30,7 @@ def command(run_id: str, prompt: str, max_new_tokens: int, temperature: float, s
     from recipe_engine.generate import Generation, generate
 
     registry = open_registry(create=False)
-    record = registry.runs.resolve(run_id)
+    record = find_run(registry, run_id)
     text = sys.stdin.read() if prompt == "-" else prompt
     recipe, catalogue = open_run_recipe(registry, record)
     settings = Generation(question=text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, base=base)

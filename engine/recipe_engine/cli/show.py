@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from recipe_engine.cli.common import json_option, open_registry, print_json
+from recipe_engine.cli.common import find_run, json_option, open_registry, print_json
+
+if TYPE_CHECKING:
+    from recipe_registry import Registry
 
 OUTPUT_VERSION = 1
 
@@ -19,8 +24,9 @@ def command(run_id: str, as_json: bool) -> int:
     """
     from recipe_engine.report.result import result_json
 
-    record = open_registry(create=False).runs.resolve(run_id)
-    result = result_json(record)
+    registry = open_registry(create=False)
+    result = result_json(find_run(registry, run_id))
+    result["nodes"] = [_found_again(node, registry) for node in result["nodes"]]
     if as_json:
         print_json({"schema_version": OUTPUT_VERSION, **result})
         return 0
@@ -28,3 +34,16 @@ def command(run_id: str, as_json: bool) -> int:
 
     print_result(result)
     return 0
+
+
+def _found_again(node: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The node with the place of its artifact in this registry, which may have moved since the run."""
+    from recipe_registry import RegistryError
+
+    if node["artifact"] is None:
+        return node
+    try:
+        path = str(registry.artifacts.get(node["artifact"]["digest"]).path)
+    except RegistryError:
+        return node
+    return {**node, "artifact": {**node["artifact"], "path": path}}

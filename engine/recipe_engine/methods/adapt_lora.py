@@ -39,6 +39,7 @@ def _with_adapter(request: StageRequest) -> Any:
 
     options: Options = request.options
     targets = options.target_modules
+    model = request.inputs.model
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
@@ -46,13 +47,14 @@ def _with_adapter(request: StageRequest) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
         task_type="CAUSAL_LM",
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
-    model = request.inputs.model
     try:
         return get_peft_model(model, config).eval()
     except ValueError as error:
+        named = targets if isinstance(targets, str) else " or ".join(targets)
         raise StageFailed(
-            f"{request.node}: no module of this model is named {targets}.",
+            f"{request.node}: no module of this model is named {named}.",
             f"Its linear layers are {', '.join(_linear_names(model))}.",
         ) from error
 

@@ -56,20 +56,33 @@ def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
         UnresolvedInput: where transformers does not know the architecture or the files do not fit together.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             device_map={"": device},
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise UnresolvedInput(f"the model in {folder} cannot be loaded: {error}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise UnresolvedInput(f"the weights in {folder} do not have the shapes that {_CONFIG} says.") from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        more_of_them = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UnresolvedInput(
+            f"the weights in {folder} lack {missing[0]}{more_of_them}.", f"Is a shard missing, or {_CONFIG} another's?"
+        )
     model.requires_grad_(requires_grad=False)
     return model.eval()
 

@@ -47,6 +47,11 @@ class Interrupts:
         finally:
             self._worker = None
 
+    def check(self) -> None:
+        """Raise ``KeyboardInterrupt`` for a signal that came too late for the worker that it was sent to."""
+        if self.count:
+            raise KeyboardInterrupt
+
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self._worker is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from recipe_engine.lock import Hardware
 
 _SECRETS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
+_URL_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _SECONDS_TO_END = 10
 
 
@@ -81,7 +83,7 @@ class ProcessHandle:
 
 def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> dict[str, str]:
     """The environment of a worker: no secret, no network for the Hub's client, threads fixed before torch is there."""
-    kept = {name: value for name, value in environment.items() if not any(word in name.upper() for word in _SECRETS)}
+    kept = {name: value for name, value in environment.items() if not _is_secret(name, value)}
     threads = str(hardware.threads)
     return kept | {
         "OMP_NUM_THREADS": threads,
@@ -99,3 +101,7 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
         # cuBLAS is deterministic only with a fixed workspace (NVIDIA, cuBLAS documentation, "Results reproducibility").
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return any(word in name.upper() for word in _SECRETS) or _URL_WITH_PASSWORD.search(value) is not None

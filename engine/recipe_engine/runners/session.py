@@ -75,7 +75,7 @@ class WorkerSession:
             raise self._death()
         if answer["type"] == "failed":
             self.close()
-            raise _error_of(answer)
+            raise _error_of(answer, self._log)
         return answer
 
     def close(self) -> None:
@@ -126,11 +126,12 @@ def _source_json(source: ResolvedSource) -> dict[str, Any]:
     return {"reference": source.reference, "files": files}
 
 
-def _error_of(answer: Mapping[str, Any]) -> Exception:
-    """The stage's error, of the class that it had in the worker."""
+def _error_of(answer: Mapping[str, Any], log: Path) -> Exception:
+    """The stage's error, of the class that it had in the worker; a bug names what its libraries printed."""
     name: str = answer["error"]
     known: type[Exception] = getattr(errors, name, getattr(recipe_registry, name, errors.StageFailed))
-    error = known(answer["message"], answer["hint"])
+    hint = f"{answer['hint']} The output of its libraries is in {log}." if answer["traceback"] else answer["hint"]
+    error = known(answer["message"], hint)
     if answer["traceback"]:
         error.add_note(answer["traceback"])
     return error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import json
 import os
 import queue
 import random
+import re
 import signal
 import sys
 import threading
@@ -25,6 +25,8 @@ from recipe_engine.methods.bars import bars_reported
 from recipe_engine.model import build_data_set
 from recipe_engine.options import build
 from recipe_engine.plugins import Catalogue, load_catalogue
+from recipe_registry import RegistryError, StoreNotWritable
+from recipe_registry.errors import WRITE_HINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +92,8 @@ class Channel:
                 continue
             self.stopping.set()
             if not self.asks_for_stop:
-                _thread.interrupt_main()
+                # A real signal, since it also ends a system call that the main thread waits in.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         # The engine is gone or done. What is running belongs to nobody any more.
         os._exit(0)
 
@@ -251,7 +254,7 @@ def _failures_reported(channel: Channel) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 -- the traceback travels to the engine, which prints it
         failure = _explain(error)
     content = {"error": type(failure).__name__, "message": str(failure), "hint": ""}
-    if isinstance(failure, RecipeError):
+    if isinstance(failure, RecipeError | RegistryError):
         content |= {"message": failure.message, "hint": failure.hint}
     channel.send("failed", **content, traceback=getattr(failure, "traceback", ""))
 
@@ -260,11 +263,23 @@ def _explain(error: Exception) -> Exception:
     exit_code = getattr(error, "exit_code", None)
     if exit_code is not None:  # the registry's errors
         return error
+    if (unwritable := _unwritable(error)) is not None:
+        return unwritable
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return StageFailed("The memory is used up.", "Lower micro_batch_size or max_length, or load in nf4.")
     failure = StageFailed(f"{type(error).__name__}: {error}", "This is a bug of the method, not of the recipe.")
     failure.traceback = traceback.format_exc()  # type: ignore[attr-defined]
     return failure
+
+
+def _unwritable(error: Exception) -> Exception | None:
+    """A full or read-only disk is no bug of the method. Libraries in Rust tell of it in words only."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number not in WRITE_HINTS:
+        return None
+    path = getattr(error, "filename", None) or "The registry"
+    return StoreNotWritable(f"{path} cannot be written: {os.strerror(number).lower()}.", WRITE_HINTS[number])
 
 
 def _source(content: Mapping[str, Any]) -> ResolvedSource:

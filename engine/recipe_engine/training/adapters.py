@@ -38,15 +38,17 @@ def load_adapter_weights(model: Any, folder: Path) -> None:
     """Put saved weights into the adapter that ``model`` has already.
 
     Raises:
-        ValueError: where the names do not match: the artifact is of another adapter.
+        ValueError: where names or shapes do not match: the artifact is of another adapter.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS_FILE)
-    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if expected != set(tensors):
-        raise ValueError(f"{folder} holds another adapter: {len(expected ^ set(tensors))} names differ")
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    expected = {(name, tensor.shape) for name, tensor in own.items()}
+    different = {name for name, _ in expected ^ {(name, tensor.shape) for name, tensor in tensors.items()}}
+    if different:
+        raise ValueError(f"{folder} holds another adapter: {len(different)} tensors differ")
     set_peft_model_state_dict(model, tensors)
 
 

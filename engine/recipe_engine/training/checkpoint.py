@@ -57,10 +57,17 @@ def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint whose bytes are all right; half-written ones are cleared away."""
+    """The newest checkpoint whose bytes are all right; half-written and damaged ones after it are cleared away.
+
+    A damaged one must go: the training that goes on from the one before comes to the same step and saves it again.
+    """
     for torn in folder.glob(".filling-*"):
         shutil.rmtree(torn, ignore_errors=True)
-    return next((path for path in reversed(_checkpoints(folder)) if _is_intact(path)), None)
+    for path in reversed(_checkpoints(folder)):
+        if _is_intact(path):
+            return path
+        remove_tree(path)
+    return None
 
 
 def read_document(checkpoint: Path, name: str) -> Any:
@@ -135,5 +142,5 @@ def _is_intact(checkpoint: Path) -> bool:
     try:
         manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
         return all(sha256_file(checkpoint / name) == digest for name, digest in manifest["sha256"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

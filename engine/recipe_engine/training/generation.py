@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.training.batches import by_length
 from recipe_engine.training.borrow import borrowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 def greedy(
@@ -37,17 +38,36 @@ def greedy(
 
     answers = [""] * len(prompts)
     done = 0
-    with borrowed(model), torch.no_grad():
+    config = generation_config(model, tokenizer, max_new_tokens)
+    with answering(model), torch.no_grad():
         for positions in by_length(prompts, batch_size):
             batch = _left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
             width = batch["input_ids"].shape[1]
-            written = model.generate(**batch, generation_config=generation_config(model, tokenizer, max_new_tokens))
+            written = model.generate(**batch, generation_config=config)
             texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
             for position, text in zip(positions, texts, strict=True):
                 answers[position] = text
             done += len(positions)
             progress(done, len(prompts))
     return answers
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Borrow a model to generate with it; its own generation defaults do not count meanwhile.
+
+    ``generate`` fills whatever a configuration leaves open from the model's own: penalties, beams, banned tokens.
+    """
+    from transformers import GenerationConfig
+
+    language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = language_model.generation_config
+    language_model.generation_config = GenerationConfig()
+    try:
+        with borrowed(model):
+            yield
+    finally:
+        language_model.generation_config = own
 
 
 def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float = 0.0) -> Any:

@@ -92,23 +92,33 @@ def _lines(file: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError as error:
-            raise DataRejected(f"{file}:{number}:{error.start + 1}: row {number} is not UTF-8.") from None
-        except (json.JSONDecodeError, RecursionError) as error:
-            column = getattr(error, "colno", 1)
-            raise DataRejected(
-                f"{file}:{number}:{column}: row {number} is not JSON: {getattr(error, 'msg', 'nested too deeply')}.",
-                "Each line must be one JSON object.",
-            ) from None
+        row = _parsed(line, file, number)
         if not isinstance(row, dict):
             raise DataRejected(f"{file}:{number}:1: row {number} is not a JSON object.")
         yield number, row
 
 
+def _parsed(line: bytes, file: Path, number: int) -> Any:
+    # json.loads would guess at the encoding of bytes, line by line.
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataRejected(f"{file}:{number}:{error.start + 1}: row {number} is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        column, reason = error.colno, error.msg
+    except RecursionError:
+        column, reason = 1, "nested too deeply"
+    except ValueError:
+        column, reason = 1, "a number is too long"
+    raise DataRejected(
+        f"{file}:{number}:{column}: row {number} is not JSON: {reason}.", "Each line must be one JSON object."
+    )
+
+
 def _row(number: int, raw: Any, code: FormatCode, format_options: Any, tokenizer: Any) -> Row:
     segments = code.segments(raw, format_options, tokenizer)
+    question = code.question(raw, format_options)
+    _check_characters([question, *(segment.text for segment in segments)])
     tokens = _tokenize(segments, tokenizer)
     if not any(tokens.supervised):
         raise ValueError("no token of it is learned")
@@ -121,9 +131,16 @@ def _row(number: int, raw: Any, code: FormatCode, format_options: Any, tokenizer
         input_ids=tuple(tokens.input_ids),
         supervised=tuple(tokens.supervised),
         prompt_length=tokens.last_answer,
-        question=code.question(raw, format_options),
+        question=question,
         reference=segments[-1].text.removesuffix(tokenizer.eos_token),
     )
+
+
+def _check_characters(texts: Sequence[str]) -> None:
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair, which is no character") from None
 
 
 def _tokenize(segments: Sequence[Segment], tokenizer: Any) -> _Tokens:

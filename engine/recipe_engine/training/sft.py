@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.trainer import PlannedTrainer, StopSafely
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from recipe_engine.contract import Reporter, StageRequest
     from recipe_engine.training.options import TrainSft
@@ -58,32 +59,51 @@ def train(request: StageRequest, rows: Sequence[Row], eval_rows: Sequence[Row], 
         max_steps=options.max_steps,
         seed=request.seed,
     )
-    if options.gradient_checkpointing:
-        model.enable_input_require_grads()
     watch = _Watch(model, eval_rows, options, pad, reporter)
     stop = StopSafely(reporter)
-    trainer = PlannedTrainer(
-        plan=plan,
-        rows=rows,
-        pad=pad,
-        all_tokens=options.loss_on == "all",
-        work=request.work,
-        model=model,
-        args=training_arguments(request, plan),
-        callbacks=[watch, stop],
-    )
     resumed = checkpoint.latest(request.work)
     if resumed is not None:
         reporter.message(f"going on from the checkpoint of step {int(resumed.name.removeprefix('step-'))}")
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with _in_training(model, recompute=options.gradient_checkpointing):
+        trainer = PlannedTrainer(
+            plan=plan,
+            rows=rows,
+            pad=pad,
+            all_tokens=options.loss_on == "all",
+            work=request.work,
+            model=model,
+            args=training_arguments(request, plan),
+            callbacks=[watch, stop],
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if stop.stopped:
         raise Interrupted(f"stopped after step {trainer.state.global_step} of {plan.steps}; a checkpoint is kept.")
-    if options.gradient_checkpointing:
-        model.gradient_checkpointing_disable()
-        model.disable_input_require_grads()
-    model.eval()
     done = sum(len(rows[row].input_ids) for batch in plan.micro_batches[watch.first_batch :] for row in batch)
     return Trace(_steps(trainer.state.log_history), done)
+
+
+@contextmanager
+def _in_training(model: Any, *, recompute: bool) -> Iterator[None]:
+    """What is switched for the time of a training, and back: a model that was trained is as one that is restored.
+
+    Args:
+        model: in evaluation mode afterwards.
+        recompute: compute activations again in the backward pass instead of keeping them.
+    """
+    use_cache = model.config.use_cache  # the Trainer overwrites it
+    # The older name is all that transformers 5.0 knows.
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if recompute:
+        enable = getattr(model, f"{name}_checkpointing_enable")
+        enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+    try:
+        yield
+    finally:
+        if recompute:
+            getattr(model, f"{name}_checkpointing_disable")()
+            model.disable_input_require_grads()  # enabling left a hook on the embedding
+        model.config.use_cache = use_cache
+        model.eval()
 
 
 def training_arguments(request: StageRequest, plan: Plan) -> TrainingArguments:
@@ -103,8 +123,6 @@ def training_arguments(request: StageRequest, plan: Plan) -> TrainingArguments:
         max_grad_norm=options.max_grad_norm,
         adam_beta1=options.adam_beta1,
         adam_beta2=options.adam_beta2,
-        gradient_checkpointing=options.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="steps",
         save_steps=options.checkpoint_steps,
         logging_steps=1,

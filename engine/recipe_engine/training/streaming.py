@@ -5,8 +5,7 @@ from __future__ import annotations
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.generation import generation_config
+from recipe_engine.training.generation import answering, generation_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +37,7 @@ def stream(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int, temp
             failures.append(error)
             streamer.end()
 
-    with borrowed(model):
+    with answering(model):
         writer = Thread(target=write, daemon=True)
         writer.start()
         yield from (piece for piece in streamer if piece)

@@ -113,6 +113,12 @@ class PlannedTrainer(Trainer):
             saved = Path(checkpoint_path)
             checkpoint.restore_model_and_optimizer(saved, self.model, self.optimizer)
             self.lr_scheduler.load_state_dict(checkpoint.read_document(saved, _SCHEDULER))
+            # The scheduler only remembers the rate of the next step; the optimizer is what applies it.
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+            # A scheduler that is put back leaves the optimizer at the rate of step 0 until its next step.
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
 
     def _load_rng_state(self, checkpoint_path: str | None) -> None:
         if checkpoint_path is not None:
@@ -142,9 +148,11 @@ def decay_groups(model: Any) -> tuple[list[Any], list[Any]]:
     """
     decayed: list[Any] = []
     spared: list[Any] = []
+    seen: set[int] = set()  # a tied head is the embedding once more
     for module in model.modules():
         is_norm = "norm" in type(module).__name__.lower()
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
                 (spared if is_norm or name.endswith("bias") else decayed).append(parameter)
     return decayed, spared

@@ -30,7 +30,7 @@ class FileSource:
 
 
 def _resolve(request: SourceRequest) -> ResolvedSource:
-    path = request.folder / Path(request.name).expanduser()
+    path = request.folder / _expanded(request)
     try:
         files = _model_files(path) if request.kind == "model" and path.is_dir() else {path.name: path}
         if not path.exists():
@@ -45,6 +45,15 @@ def _resolve(request: SourceRequest) -> ResolvedSource:
     except OSError as error:
         raise UnresolvedInput(f"{request.reference}: cannot read {path}: {error.strerror}.") from error
     return ResolvedSource(request.reference, tuple(found))
+
+
+def _expanded(request: SourceRequest) -> Path:
+    try:
+        return Path(request.name).expanduser()
+    except RuntimeError:
+        user = request.name.partition("/")[0]
+        hint = "A name that begins with ~ is written ./~."
+        raise UnresolvedInput(f"{request.reference}: there is no user {user}.", hint) from None
 
 
 def _model_files(folder: Path) -> dict[str, Path]:

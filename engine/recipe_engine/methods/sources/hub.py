@@ -25,6 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WANTED = [f"*{suffix}" for suffix in MODEL_FILES]
 # Folders hold other formats of the same weights, and so do Mistral's consolidated files.
 _UNWANTED = ["*/*", "consolidated*"]
+_SECONDS_TO_ANSWER = 10
 _NOTE_VERSION = 1
 _LOG_IN = "Log in with: hf auth login"
 
@@ -61,7 +62,7 @@ class HubSource:
         with _explained(request):
             folder = _download(request, reporter)
         if folder.name != request.revision:
-            reporter.message(f'{request.revision or "main"} is a branch that may move; now: revision = "{folder.name}"')
+            reporter.message(f'{request.revision or "main"} may move; today it is revision = "{folder.name}"')
         files = _verified(request, folder)
         _take_note(request, folder.name, files)
         return ResolvedSource(request.reference, tuple(files))
@@ -69,12 +70,12 @@ class HubSource:
 
 def _download(request: SourceRequest, reporter: Reporter) -> Path:
     """The folder of one commit in the client's cache; it is named by the commit."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import logging, tqdm
 
     from recipe_engine import __version__
 
-    class Bytes(tqdm):  # type: ignore[misc] -- the client takes a subclass of its own bar
+    class Bytes(tqdm):
         """Draws nothing; the bytes that were written go to the reporter."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -86,19 +87,19 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
             if self._counts:
                 reporter.progress(int(self.n), int(max(self.n, self.total or 0)), "bytes")
 
-    # The client reads these from the environment once, before anybody here could set them.
-    constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # the client reads the environment when it is imported: too early
     logging.set_verbosity_error()
+    client = HfApi(library_name="recipe-engine", library_version=__version__)
+    # Everything after this first question is asked up to six times, for half a minute, where nobody answers.
+    commit = client.model_info(request.name, revision=request.revision, timeout=_SECONDS_TO_ANSWER).sha
     return Path(
-        snapshot_download(
+        client.snapshot_download(
             request.name,
-            revision=request.revision,
+            revision=commit,
             cache_dir=request.cache,
             allow_patterns=_WANTED,
             ignore_patterns=_UNWANTED,
             tqdm_class=Bytes,
-            library_name="recipe-engine",
-            library_version=__version__,
         )
     )
 
@@ -179,7 +180,7 @@ def _explained(request: SourceRequest) -> Iterator[None]:
         raise UnresolvedInput(
             f"the Hub has no model {request.name}, or this account may not see it.", f"Check the name. {_LOG_IN}"
         ) from None
-    except (errors.HTTPError, errors.EntryNotFoundError, OSError) as error:
+    except (errors.HTTPError, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # the last is hf_xet's
         raise _failure(name, error) from None
 
 
@@ -190,14 +191,14 @@ def _failure(name: str, error: Exception) -> UnresolvedInput:
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        return UnresolvedInput(f"{name} is not in the cache, and HF_HUB_OFFLINE is set.", "Unset it to download.")
+        return UnresolvedInput(f"{name} is not downloaded, and HF_HUB_OFFLINE is set.", "Unset it, and try again.")
     if status is not None:
         hint = f"The account or its token is refused. {_LOG_IN}" if status in (401, 403) else "Try again later."
         return UnresolvedInput(f"{name}: the Hub answered with status {status}.", hint)
     if isinstance(cause, errors.HTTPError):
         return UnresolvedInput(
-            f"{name} is not in the cache, and the Hub cannot be reached ({type(cause).__name__}).",
-            "Connect to the network, or name a local folder with file:.",
+            f"{name}: the Hub cannot be reached ({type(cause).__name__}).",
+            "Connect to the network, or name what is here: a commit that was downloaded, or a folder with file:.",
         )
     reason = getattr(cause, "strerror", None) or type(cause).__name__
     return UnresolvedInput(f"{name} cannot be downloaded: {reason}.", "Look at the disk and at HF_ENDPOINT.")

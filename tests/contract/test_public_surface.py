@@ -1,0 +1,61 @@
+"""The names that plugin authors import. What is removed here breaks their plugins: it needs a decision record."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+
+import pytest
+
+from recipe_engine.contract import Method, StageRequest
+from recipe_engine.hookmark import PROJECT, hookimpl
+
+SURFACE = {
+    "contract": """
+        DataFormat Determinism FileReference FormatCode Inputs MODEL_FILES Method NodeInfo PushCode PushRequest
+        Reporter Requirement ResolvedSource Runner SINGLE_STAGES STAGES Segment Source SourceCode SourceFile
+        SourceRequest StageCode StageRequest StageResult WEIGHT_FILES nothing_to_check reads_no_data
+    """,
+    "options": "Option OptionField T build fields_of is_literal members non_default option to_table",
+    "hookmark": "PROJECT hookimpl",
+    "errors": """
+        DataRejected GateNotMet Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem RecipeError
+        StageFailed UnfitEnvironment UnresolvedInput VerificationFailed
+    """,
+}
+
+
+def defined(module: str) -> set[str]:
+    """What a module defines at its top; what it imports is nobody's surface."""
+    names: set[str] = set()
+    for statement in ast.parse(inspect.getsource(importlib.import_module(module))).body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            names.add(statement.name)
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+        names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_no_name_is_lost_and_none_is_added_unseen(module: str) -> None:
+    assert sorted(defined(f"recipe_engine.{module}")) == sorted(SURFACE[module].split())
+
+
+def test_the_marker_belongs_to_the_project() -> None:
+    assert hookimpl.project_name == PROJECT == "recipe_engine"
+
+
+def test_a_method_needs_no_more_than_four_things() -> None:
+    method = Method(name="n", summary="s", options=object, implementation="a:B")
+    assert (method.revision, method.determinism, method.seeded, method.formats) == (1, "bitwise", False, None)
+    assert (method.requires, method.packages) == ((), ())
+    assert (method.data(None), method.check(None)) == ({}, ())
+
+
+def test_descriptors_and_requests_take_keywords_alone() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Method("n", "s", object, "a:B")  # type: ignore[call-arg]
+    kinds = {parameter.kind for parameter in inspect.signature(StageRequest).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}

@@ -1,0 +1,61 @@
+"""Implementations by name, and requirements."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+from tests.unit.written import builtins
+
+from recipe_engine.contract import Method, Requirement
+from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.lazy import check_symbols, check_versions, load_symbol
+
+
+def test_a_name_is_imported_when_it_is_asked_for() -> None:
+    assert load_symbol("recipe_engine.contract:Method") is Method
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no_such_module:Name", "no_such_module:Name cannot be loaded: No module named 'no_such_module'."),
+        (
+            "recipe_engine.contract:Nmae",
+            "recipe_engine.contract:Nmae cannot be loaded: module 'recipe_engine.contract'",
+        ),
+        ("recipe_engine.contract", "recipe_engine.contract cannot be loaded: module 'recipe_engine.contract' has no"),
+    ],
+)
+def test_a_name_that_does_not_exist_says_why(name: str, says: str) -> None:
+    with pytest.raises(UnfitEnvironment) as refused:
+        load_symbol(name)
+    assert str(refused.value).startswith(says)
+    assert isinstance(refused.value.__cause__, ImportError | AttributeError)
+
+
+def test_versions_that_will_do() -> None:
+    check_versions([Requirement(package="pluggy"), Requirement(package="pluggy", specifier=">=1.5,<100")])
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it() -> None:
+    with pytest.raises(UnfitEnvironment, match=r"^no-such-package is not installed\.") as refused:
+        check_versions([Requirement(package="pluggy"), Requirement(package="no-such-package", extra="nf4")])
+    assert refused.value.hint == 'Install it: pip install "recipe-engine[nf4]"'
+
+
+def test_a_package_that_is_too_old_is_named_with_both_versions() -> None:
+    with pytest.raises(UnfitEnvironment) as refused:
+        check_versions([Requirement(package="pluggy", specifier=">=99")])
+    assert refused.value.message == f"pluggy {version('pluggy')} is installed, >=99 is needed."
+
+
+def test_symbols_that_are_there_and_one_that_is_not() -> None:
+    check_symbols([Requirement(package="pluggy", symbols=("pluggy:PluginManager",)), Requirement(package="x")])
+    with pytest.raises(UnfitEnvironment, match="pluggy:PluginManger cannot be loaded"):
+        check_symbols([Requirement(package="pluggy", symbols=("pluggy:PluginManger",))])
+
+
+def test_the_builtin_methods_need_what_they_say_and_it_is_here() -> None:
+    for registered in builtins().methods.values():
+        check_versions(registered.descriptor.requires)
