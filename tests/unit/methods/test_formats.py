@@ -155,9 +155,16 @@ def test_question() -> None:
 )
 def test_instruction_rows_that_do_not_fit(row: dict[str, Any], message: str, tokenizer: Any) -> None:
     for options in (FormatInstruction(), FormatInstruction(template="{prompt}:")):
-        with pytest.raises(ValueError, match=".") as caught:
+        with pytest.raises(ValueError, match=r".") as caught:
             Instruction().segments(row, options, tokenizer)
         assert str(caught.value) == message
+
+
+def test_a_plain_template_that_leaves_nothing_before_the_answer(tokenizer_of: TokenizerOf) -> None:
+    row, options = {"prompt": "", "completion": "x"}, FormatInstruction(template="{prompt}")
+    with pytest.raises(ValueError, match=r"^nothing stands before the answer$"):
+        Instruction().segments(row, options, tokenizer_of())
+    assert Instruction().segments(row, options, tokenizer_of(bos=True))[0] == given("<s>")
 
 
 USER, ANSWER = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
@@ -191,7 +198,7 @@ USER, ANSWER = {"role": "user", "content": "u"}, {"role": "assistant", "content"
 )
 def test_conversations_that_do_not_fit(messages: Any, message: str, tokenizer: Any) -> None:
     row = {} if messages is None else {"messages": messages}
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         Chat().segments(row, FormatChat(), tokenizer)
     assert str(caught.value) == message
 
@@ -204,7 +211,7 @@ def test_conversations_that_do_not_fit(messages: Any, message: str, tokenizer: A
     ],
 )
 def test_templates_that_rewrite_are_refused(template: str, message: str, tokenizer_of: TokenizerOf) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         conversation(tiny.chat_rows(1)[0]["messages"], tokenizer_of(chat_template=template))
     assert str(caught.value) == message
 
@@ -216,11 +223,11 @@ def test_a_template_that_rewrites_earlier_messages_serves_single_answers(tokeniz
 
 def test_what_the_template_itself_refuses(tokenizer_of: TokenizerOf) -> None:
     tokenizer = tokenizer_of(chat_template=REFUSES_SYSTEM)
-    with pytest.raises(ValueError, match="^the chat template refuses it: no system here$"):
+    with pytest.raises(ValueError, match=r"^the chat template refuses it: no system here$"):
         conversation([{"role": "system", "content": "s"}, USER, ANSWER], tokenizer)
 
 
 def test_without_a_chat_template_the_way_out_is_named(tokenizer_of: TokenizerOf) -> None:
-    with pytest.raises(UnresolvedInput, match="^The tokenizer has no chat template") as caught:
+    with pytest.raises(UnresolvedInput, match=r"^The tokenizer has no chat template") as caught:
         conversation([USER, ANSWER], tokenizer_of(chat_template=None))
     assert "template = " in caught.value.hint

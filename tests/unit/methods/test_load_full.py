@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import tiny
 
-from recipe_engine.contract import ResolvedSource, StageResult
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.load_full import LoadFull
 from recipe_engine.methods.options import LoadFull as Options
 from recipe_engine.methods.prepare import TokenizerStage, load_tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    from recipe_engine.contract import ResolvedSource, StageResult
 
 
 def load(root: Path, source: ResolvedSource, dtype: str = "float32") -> tuple[StageResult, Path]:
@@ -153,7 +155,7 @@ def test_torn_weights(tmp_path: Path) -> None:
 
 def test_missing_tokenizer(tmp_path: Path) -> None:
     source = tiny.resolve(tiny.write_model(tmp_path / "mute", tokenizer=False))
-    with pytest.raises(UnresolvedInput, match="^file:mute holds no tokenizer") as caught:
+    with pytest.raises(UnresolvedInput, match=r"^file:mute holds no tokenizer") as caught:
         load_tokenizer(source)
     assert caught.value.hint == (
         "Expected one of tokenizer.json, tokenizer.model, tokenizer_config.json, vocab.json, spiece.model "
@@ -164,7 +166,7 @@ def test_missing_tokenizer(tmp_path: Path) -> None:
 def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
     folder = tiny.write_model(tmp_path / "odd")
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UnresolvedInput, match="^file:odd: the tokenizer cannot be read: "):
+    with pytest.raises(UnresolvedInput, match=r"^file:odd: the tokenizer cannot be read: "):
         load_tokenizer(tiny.resolve(folder))
 
 

@@ -31,6 +31,8 @@ class Instruction:
         _check_end(answer, tokenizer)
         if options.template is not None:
             before = _opening(tokenizer) + options.template.replace("{prompt}", prompt)
+            if not before:
+                raise ValueError("nothing stands before the answer")
             return (
                 Segment(before, supervised=False),
                 Segment(answer + str(tokenizer.eos_token), supervised=True),
