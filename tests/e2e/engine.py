@@ -63,7 +63,7 @@ epochs = 2
 batch_size = 8
 learning_rate = 1e-3
 warmup_ratio = 0.1
-checkpoint_steps = 2
+checkpoint_steps = 3
 
 [evaluate.perplexity]
 

@@ -25,7 +25,7 @@ from tests.e2e.engine import (
 SLOW_PLUGIN = (Path(__file__).parent / "slow_plugin.py").read_text(encoding="utf-8")
 TABLES = ("[load.full]", "[adapt.lora]", "[evaluate.perplexity]", "[push.folder]")
 # Long enough that a signal surely comes in its middle.
-EPOCHS = "epochs = 40"
+EPOCHS = "epochs = 30"
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def test_killed_worker_is_told_and_the_training_goes_on(finished: Workspace, lon
 @pytest.mark.slow
 def test_killed_again_and_again(finished: Workspace, long_run: Finished) -> None:
     finished.edit("epochs = 2", EPOCHS)
-    for step in (4, 30, 60):
+    for step in (4, 20, 40):
         running = train_until(finished, step)
         running.signal(signal.SIGKILL)
         running.finish()

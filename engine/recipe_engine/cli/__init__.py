@@ -93,11 +93,11 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        exit_code = getattr(error, "exit_code", None)
-        if exit_code is None:
-            raise
-        from recipe_engine.cli.common import show_error
+        from recipe_engine.cli.common import acted_on, show_error
 
-        show_error(error)
-        sys.exit(exit_code)
+        shown = acted_on(error)
+        if shown is None:
+            raise
+        show_error(shown)
+        sys.exit(shown.exit_code)
     sys.exit(status if isinstance(status, int) else 0)

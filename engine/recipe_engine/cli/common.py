@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recipe_registry import Registry, RunRecord
 
 HOME_VARIABLE = "RECIPE_HOME"
+RUN_MODULES = frozenset({"numpy", "packaging", "rfc8785", "rich", "safetensors", "tokenizers", "torch", "transformers"})
 LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,19 +66,9 @@ def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Cata
 
 
 def open_registry(*, create: bool = True) -> Registry:
-    """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder.
+    """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder."""
+    from recipe_registry import Registry
 
-    Raises:
-        UnfitEnvironment: where the extra that brings it is not installed.
-    """
-    from recipe_engine.errors import UnfitEnvironment
-
-    try:
-        from recipe_registry import Registry
-    except ImportError as error:
-        raise UnfitEnvironment(
-            f"{error.name} is not installed.", 'Planning and running need: pip install "recipe-engine[run]"'
-        ) from None
     return Registry.open(Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute(), create=create)
 
 
@@ -105,6 +96,21 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _json_safe(item) for key, item in value.items()}
     return [_json_safe(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def acted_on(error: Exception) -> Any:
+    """The error that the user can act on, which has an exit code; ``None`` where it is a bug.
+
+    What only the extra ``run`` installs may be missing: checking a recipe needs none of it.
+    """
+    if hasattr(error, "exit_code"):
+        return error
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing not in RUN_MODULES:
+        return None
+    from recipe_engine.errors import UnfitEnvironment
+
+    return UnfitEnvironment(f"{missing} is not installed.", 'Install it: pip install "recipe-engine[run]"')
 
 
 def show_error(error: BaseException) -> None:

@@ -13,13 +13,13 @@ from recipe_engine.training.options import TrainSft
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TORCH = Requirement(package="torch", specifier=">=2.8")
+_TORCH = Requirement(package="torch", specifier=">=2.13")
 _TRANSFORMERS = Requirement(
     package="transformers",
-    specifier=">=5",
+    specifier=">=5.23",
     symbols=("transformers:AutoModelForCausalLM", "transformers:Trainer"),
 )
-_PEFT = Requirement(package="peft", specifier=">=0.19", symbols=("peft:LoraConfig", "peft:get_peft_model"))
+_PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
 _MODEL_PACKAGES = ("torch", "transformers")
 _TEXT = frozenset({"instruction", "chat"})
 
@@ -45,7 +45,7 @@ def recipe_load_methods() -> Iterator[Method]:
             _TRANSFORMERS,
             Requirement(
                 package="bitsandbytes",
-                specifier=">=0.49",
+                specifier=">=0.50",
                 symbols=("bitsandbytes.nn:Linear4bit",),
                 extra="nf4",
             ),
@@ -77,7 +77,7 @@ def recipe_train_methods() -> Iterator[Method]:
         options=TrainSft,
         implementation="recipe_engine.methods.train_sft:TrainSft",
         seeded=True,
-        requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.10")),
+        requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         formats=_TEXT,
