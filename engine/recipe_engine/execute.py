@@ -259,11 +259,18 @@ class Execution:
             yield
         except KeyboardInterrupt:
             stopped = errors.Interrupted("stopped.")
-            notify(self._catalogue, "recipe_stage_failed", node=info, error=stopped)
+            self._tell_failure(info, stopped)
             raise stopped from None
         except Exception as error:
-            notify(self._catalogue, "recipe_stage_failed", node=info, error=error)
+            self._tell_failure(info, error)
             raise
+
+    def _tell_failure(self, info: NodeInfo, error: Exception) -> None:
+        try:
+            notify(self._catalogue, "recipe_stage_failed", node=info, error=error)
+        except errors.RecipeError as more:
+            # What ended the node is what the user must hear of.
+            error.add_note(str(more))
 
     def _card(self) -> str:
         assert self._planner is not None  # noqa: S101 -- resolve is always the first node

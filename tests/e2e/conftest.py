@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests import tiny
-from tests.e2e.engine import Finished, Workspace, write_workspace
+from tests.e2e.engine import SECRET, Finished, Workspace, observed, write_workspace
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,13 @@ def workspace(tmp_path: Path, model: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Workspace, Finished]:
-    """A whole run that nobody disturbed, and where it was made; read it, do not add to it."""
+    """A whole run that nobody disturbed, and where it was made; read it, do not add to it.
+
+    A plugin writes down the calls of its hooks, and there is a token in its environment.
+    """
     workspace = write_workspace(tmp_path_factory.mktemp("first") / "space", model)
+    observed(workspace)
+    workspace.variables["HF_TOKEN"] = SECRET
     return workspace, workspace.run()
 
 
@@ -33,5 +38,6 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Wo
 def finished(tmp_path: Path, first_run: tuple[Workspace, Finished]) -> Workspace:
     """A copy of the place of the first run, to go on from: everything is in its registry."""
     original, _ = first_run
-    shutil.copytree(original.folder, tmp_path / "space", symlinks=True)
+    unwanted = shutil.ignore_patterns("observer", "transcript")
+    shutil.copytree(original.folder, tmp_path / "space", symlinks=True, ignore=unwanted)
     return Workspace(tmp_path / "space")

@@ -24,6 +24,7 @@ COMMAND = str(Path(sys.executable).with_name("recipe"))
 # What a developer's shell may hold and a test must not see.
 _FOREIGN = ("RECIPE_", "HF_TOKEN", "PIP_", "NO_COLOR", "FORCE_COLOR", "TTY_")
 ROWS = 32
+SECRET = "hf_secretprobe"
 NODES = (
     *("resolve", "tokenizer", "prepare.train", "prepare.eval", "load"),
     *("evaluate.perplexity@base", "evaluate.exact_match@base", "evaluate.samples@base"),
@@ -76,6 +77,38 @@ max_new_tokens = 8
 
 [push.folder]
 path = "export"
+"""
+
+
+OBSERVER = """
+import os
+from pathlib import Path
+from recipe_engine.hookmark import hookimpl
+
+def note(line):
+    with Path(os.environ["TRANSCRIPT"]).open("a") as file:
+        file.write(line + "\\n")
+
+def call(name, node, **more):
+    given = "".join(f" {key}={value}" for key, value in more.items())
+    key = "key" if node.key else "no key"
+    note(f"{name} {node.id} [{node.stage}.{node.instance} {node.method}, {key}]{given}")
+
+@hookimpl
+def recipe_before_stage(node):
+    call("recipe_before_stage", node)
+
+@hookimpl
+def recipe_after_stage(node, artifact, metrics):
+    call("recipe_after_stage", node, artifact="sha256" if artifact else "none", metrics=",".join(sorted(metrics)))
+
+@hookimpl
+def recipe_stage_failed(node, error):
+    call("recipe_stage_failed", node, error=type(error).__name__)
+
+@hookimpl
+def recipe_metrics_logged(node, step, metrics):
+    call("recipe_metrics_logged", node, step=step, metrics=",".join(sorted(metrics)))
 """
 
 
@@ -296,6 +329,14 @@ def assert_output(name: str, value: Any) -> None:
     """The value is what the shipped schema says of this output."""
     errors = [f"{error.json_path}: {error.message}" for error in _validator(name).iter_errors(value)]
     assert errors == [], value
+
+
+def observed(workspace: Workspace) -> Path:
+    """Have every call of a lifecycle hook written down; the file."""
+    transcript = workspace.folder / "transcript"
+    workspace.variables |= write_plugin(workspace.folder / "observer", "observer", OBSERVER)
+    workspace.variables["TRANSCRIPT"] = str(transcript)
+    return transcript
 
 
 def digests(result: Mapping[str, Any]) -> dict[str, str]:

@@ -82,8 +82,7 @@ def test_a_missing_data_file(workspace: Workspace) -> None:
     ("line", "number", "problem"),
     [
         ('{"prompt": "What?"}', 5, 'the field "completion" is missing; the row has prompt'),
-        ('{"prompt": "What?", "completion": ', 3, "row 3 is not JSON: "),
-        ('["What?", "That."]', 7, "row 7 is not a JSON object."),
+        pytest.param('["What?", "That."]', 7, "row 7 is not a JSON object.", marks=pytest.mark.slow),
     ],
 )
 def test_a_bad_row(workspace: Workspace, line: str, number: int, problem: str) -> None:
@@ -97,6 +96,7 @@ def test_a_bad_row(workspace: Workspace, line: str, number: int, problem: str) -
     assert workspace.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_model_without_tokenizer(tmp_path: Path) -> None:
     space = write_workspace(tmp_path / "space", tokenizer=False)
     errors = space.recipe("run", "tiny.toml").said(3)
@@ -214,12 +214,28 @@ def recipe_after_stage(node):
 """
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_hook_names_its_plugin(finished: Workspace) -> None:
     finished.variables |= write_plugin(finished.folder / "plugin", "meddling", MEDDLING)
     done = finished.recipe("run", "tiny.toml", "--set", "evaluate.exact_match.max_new_tokens=3")
     assert done.code == 5
     assert "the hook recipe_after_stage of the plugin meddling:meddling raised LookupError: nobody is there" in done.err
     assert 'raise LookupError("nobody is there")' in done.err
+
+
+@pytest.mark.slow
+def test_a_bug_in_the_hook_of_a_failure_does_not_hide_it(finished: Workspace) -> None:
+    code = MEDDLING.replace("recipe_after_stage", "recipe_stage_failed")
+    finished.variables |= write_plugin(finished.folder / "plugin", "meddling", code)
+    (finished.folder / "occupied").write_text("")
+    failing = ("--set", 'push.folder.path="occupied/folder"')
+    assert "is a file where a folder is needed" in finished.recipe("run", "tiny.toml", *failing).said(4)
+    finished.variables |= {"RECIPE_FAULT": "commit.synced:enospc"}
+    done = finished.recipe("run", "tiny.toml", "--set", "evaluate.exact_match.max_new_tokens=3")
+    assert done.code == 4
+    assert "error: " in done.err
+    assert "The disk is full" in done.err
+    assert "the hook recipe_stage_failed of the plugin meddling:meddling raised LookupError" in done.err
 
 
 def test_a_run_that_is_not_there(workspace: Workspace) -> None:

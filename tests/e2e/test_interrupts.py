@@ -55,7 +55,8 @@ def train_until(workspace: Workspace, step: int) -> Any:
     return running
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_training_goes_on_from_its_checkpoint(
     finished: Workspace, long_run: Finished, number: signal.Signals
 ) -> None:

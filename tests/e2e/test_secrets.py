@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.e2e.engine import Workspace, write_plugin
-
-SECRET = "hf_secretprobe"
+from tests.e2e.engine import SECRET, Finished, Workspace, write_plugin
 
 CURIOUS = """
 import json, os
@@ -36,8 +34,23 @@ def recipe_evaluate_methods():
 """
 
 
+def assert_nowhere(workspace: Workspace, *outputs: str) -> None:
+    assert SECRET not in "".join(outputs)
+    for path in workspace.folder.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_token_is_in_no_file_and_no_output(first_run: tuple[Workspace, Finished]) -> None:
+    workspace, done = first_run
+    assert workspace.variables["HF_TOKEN"] == SECRET
+    assert (workspace.folder / "export" / "README.md").is_file()
+    assert_nowhere(workspace, done.out, done.err, workspace.recipe("show").out)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", [False, True])
-def test_a_token_is_found_nowhere(workspace: Workspace, fail: bool) -> None:
+def test_a_stage_that_looks_for_tokens_finds_none(workspace: Workspace, fail: bool) -> None:
     workspace.variables |= write_plugin(workspace.folder / "plugin", "curious", CURIOUS)
     workspace.variables |= {"HF_TOKEN": SECRET, "MY_API_KEY": SECRET, "Service_Password": SECRET}
     workspace.variables["PIP_INDEX_URL"] = f"https://me:{SECRET}@index.example/"
@@ -46,11 +59,6 @@ def test_a_token_is_found_nowhere(workspace: Workspace, fail: bool) -> None:
     done = workspace.recipe("run", "--json", "tiny.toml")
     assert done.code == (5 if fail else 0), done.err
     assert "environment: " in done.out + done.err  # it did look
-    outputs = [done.out, done.err, workspace.recipe("show").out, workspace.recipe("show", "--json").out]
-    assert SECRET not in "".join(outputs)
-    for path in workspace.folder.rglob("*"):
-        if path.is_file():
-            assert SECRET.encode() not in path.read_bytes(), path
+    assert_nowhere(workspace, done.out, done.err, workspace.recipe("show", "--json").out)
     if not fail:
-        assert (workspace.folder / "export" / "README.md").is_file()
         assert done.result["metrics"]["curious.seen"] == {"before": 0, "after": 0}

@@ -7,52 +7,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.e2e.engine import Workspace, write_plugin
+from tests.e2e.engine import OBSERVER, Finished, Workspace, observed
 
 from recipe_engine import hookspecs
 
 if TYPE_CHECKING:
     from tests.conftest import Golden
 
-OBSERVER = """
-import os
-from pathlib import Path
-from recipe_engine.hookmark import hookimpl
-
-def note(line):
-    with Path(os.environ["TRANSCRIPT"]).open("a") as file:
-        file.write(line + "\\n")
-
-def call(name, node, **more):
-    given = "".join(f" {key}={value}" for key, value in more.items())
-    key = "key" if node.key else "no key"
-    note(f"{name} {node.id} [{node.stage}.{node.instance} {node.method}, {key}]{given}")
-
-@hookimpl
-def recipe_before_stage(node):
-    call("recipe_before_stage", node)
-
-@hookimpl
-def recipe_after_stage(node, artifact, metrics):
-    call("recipe_after_stage", node, artifact="sha256" if artifact else "none", metrics=",".join(sorted(metrics)))
-
-@hookimpl
-def recipe_stage_failed(node, error):
-    call("recipe_stage_failed", node, error=type(error).__name__)
-
-@hookimpl
-def recipe_metrics_logged(node, step, metrics):
-    call("recipe_metrics_logged", node, step=step, metrics=",".join(sorted(metrics)))
-"""
 LIFECYCLE = ("recipe_before_stage", "recipe_after_stage", "recipe_stage_failed", "recipe_metrics_logged")
-
-
-def observed(workspace: Workspace) -> Path:
-    """Have every call written down."""
-    transcript = workspace.folder / "transcript"
-    workspace.variables |= write_plugin(workspace.folder / "plugin", "observer", OBSERVER)
-    workspace.variables["TRANSCRIPT"] = str(transcript)
-    return transcript
 
 
 def test_every_lifecycle_hook_is_in_the_transcript() -> None:
@@ -63,19 +25,23 @@ def test_every_lifecycle_hook_is_in_the_transcript() -> None:
     assert all(f"def {name}(" in OBSERVER for name in LIFECYCLE)
 
 
-def test_the_calls_of_a_run(workspace: Workspace, golden: Golden) -> None:
-    transcript = observed(workspace)
-    workspace.run()
-    golden("transcript.txt", transcript.read_text())
-    transcript.unlink()
-    workspace.run()
-    assert not transcript.exists()  # nothing ran, so nothing is told
+def test_the_calls_of_a_run(first_run: tuple[Workspace, Finished], golden: Golden) -> None:
+    golden("transcript.txt", (first_run[0].folder / "transcript").read_text())
+
+
+def test_nothing_is_told_of_what_is_taken_from_the_registry(finished: Workspace) -> None:
+    transcript = observed(finished)
+    finished.run()
+    assert not transcript.exists()
 
 
 def test_the_calls_of_an_interrupted_run(finished: Workspace) -> None:
     transcript = observed(finished)
+    finished.variables["HF_TOKEN"] = "hf_secretprobe"
     running = finished.start("--set", "train.sft.epochs=100")
     running.until(lambda event: event["type"] == "node_metrics")
+    (worker,) = running.workers()
+    assert b"secretprobe" not in Path(f"/proc/{worker}/environ").read_bytes()
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
     lines = transcript.read_text().splitlines()

@@ -85,6 +85,8 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
     """The environment of a worker: no secret, no network for the Hub's client, threads fixed before torch is there."""
     kept = {name: value for name, value in environment.items() if not _is_secret(name, value)}
     threads = str(hardware.threads)
+    # One GPU: with several in sight, the Trainer would split batches over them and change the numbers.
+    gpu = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] if hardware.device == "cuda" else ""
     return kept | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -93,6 +95,7 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
         "MKL_DYNAMIC": "FALSE",
         # Threads that wait by spinning cost ten times the work itself as soon as another process wants the cores.
         "OMP_WAIT_POLICY": "PASSIVE",
+        "CUDA_VISIBLE_DEVICES": gpu,
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
