@@ -57,7 +57,14 @@ def base_folder() -> Path:
     """SmolLM2-135M in bf16 as a plain folder, made by the quickstart's own load node."""
     if not (BASE / "model.safetensors").exists():
         home = ROOT / "build" / "bench" / "home"
-        run = [COMMAND, "run", ROOT / "recipes" / "quickstart.toml", "--json", "--set", "train.sft.max_steps=1"]
+        run: list[str | Path] = [
+            COMMAND,
+            "run",
+            ROOT / "recipes" / "quickstart.toml",
+            "--json",
+            "--set",
+            "train.sft.max_steps=1",
+        ]
         result = subprocess.run(run, env={**os.environ, "RECIPE_HOME": str(home)}, stdout=subprocess.PIPE, check=True)
         nodes = {node["id"]: node for node in json.loads(result.stdout.splitlines()[-1])["nodes"]}
         for name in ("tokenizer", "load"):

@@ -32,7 +32,7 @@ def test_a_read_only_registry(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["16k", "64k", "200k", "400k"])
+@pytest.mark.parametrize("size", ["16k", "64k", "120k", "200k"])
 def test_a_full_disk(workspace: Workspace, size: str) -> None:
     """Each size is full somewhere else, be it in the engine or in a library of the worker."""
     workspace.before = disk(workspace.home, f"-t tmpfs -o size={size} tmpfs")

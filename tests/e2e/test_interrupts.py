@@ -203,7 +203,8 @@ def test_a_second_signal_ends_it_at_once(slow: Workspace) -> None:
 def test_a_stop_during_the_last_step_is_not_lost(finished: Workspace) -> None:
     """The training is over when the signal comes; what follows it does not begin."""
     finished.edit("epochs = 2", "epochs = 3")
-    running = finished.start()
+    # Long answers, so that the rest of the run takes seconds.
+    running = finished.start("--set", "evaluate.exact_match.max_new_tokens=400")
     running.until(lambda event: event["type"] == "node_metrics" and event["step"] == 9)
     workers = running.workers()
     running.signal(signal.SIGINT)

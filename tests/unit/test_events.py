@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.data import make_events
 
 DATA = Path("recipes/data")
