@@ -78,11 +78,12 @@ def test_a_missing_data_file(workspace: Workspace) -> None:
     assert workspace.last_record()["error"]["node"] == "resolve"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "number", "problem"),
     [
         ('{"prompt": "What?"}', 5, 'the field "completion" is missing; the row has prompt'),
-        pytest.param('["What?", "That."]', 7, "row 7 is not a JSON object.", marks=pytest.mark.slow),
+        ('["What?", "That."]', 7, "row 7 is not a JSON object."),
     ],
 )
 def test_a_bad_row(workspace: Workspace, line: str, number: int, problem: str) -> None:
@@ -103,6 +104,7 @@ def test_a_model_without_tokenizer(tmp_path: Path) -> None:
     assert errors.startswith("error: file:model holds no tokenizer.\n       Expected one of tokenizer.json, ")
 
 
+@pytest.mark.slow
 def test_a_model_without_chat_template(tmp_path: Path) -> None:
     space = write_workspace(tmp_path / "space", chat_template=None)
     errors = space.recipe("run", "tiny.toml").said(3)
