@@ -184,7 +184,7 @@ class Execution:
 
     def _compute(self, node: Node) -> FinishedNode:
         planner = self._planner
-        assert planner is not None  # noqa: S101 -- resolve is always the first node
+        assert planner is not None  # resolve is always the first node
         key, components = planner.key(node, {name: self._artifact(name).digest for name in node.inputs.values()})
         cached = self._cached(node, key)
         if cached is not None:
@@ -207,7 +207,7 @@ class Execution:
         return FinishedNode(node, "cached", key, artifact, metrics, record.facts)
 
     def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> FinishedNode:
-        assert self._worker is not None  # noqa: S101 -- resolve is always the first node
+        assert self._worker is not None  # resolve is always the first node
         store = self._registry.artifacts
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
         notify(self._catalogue, "recipe_before_stage", node=info)
@@ -273,7 +273,7 @@ class Execution:
             error.add_note(str(more))
 
     def _card(self) -> str:
-        assert self._planner is not None  # noqa: S101 -- resolve is always the first node
+        assert self._planner is not None  # resolve is always the first node
         evaluations = [
             Evaluation(done.node.instance, done.node.id.partition("@")[2], done.metrics, done.artifact.path)
             for done in self._done.values()
@@ -295,7 +295,7 @@ class Execution:
 
     def _artifact(self, node_id: str) -> Artifact:
         artifact = self._done[node_id].artifact
-        assert artifact is not None  # noqa: S101 -- only nodes with artifacts are inputs
+        assert artifact is not None  # only nodes with artifacts are inputs
         return artifact
 
     def _artifact_paths(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ class LoadFull:
             UnresolvedInput: where the source holds no weights that can be loaded safely.
         """
         source = request.inputs.source
-        assert source is not None  # noqa: S101 -- the graph gives every load node a source
+        assert source is not None  # the graph gives every load node a source
         options: Options = request.options
         (request.output / _SETTINGS).write_text(json.dumps({"dtype": options.dtype}) + "\n", encoding="utf-8")
         gguf = gguf_file(source)
@@ -43,7 +43,7 @@ class LoadFull:
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """The model in evaluation mode, frozen."""
         source = request.inputs.source
-        assert source is not None  # noqa: S101 -- as above
+        assert source is not None  # as above
         owned = (artifact / _CONFIG).exists()
         folder = artifact if owned else source.local_path(_CONFIG).parent
         return load_pretrained(folder, request.options.dtype, request.device)

@@ -65,7 +65,7 @@ def _quantization(options: Options) -> Any:
 def _unquantized(request: StageRequest) -> Path:
     """A folder with the weights before quantization; a GGUF file's are converted into the work area."""
     source = request.inputs.source
-    assert source is not None  # noqa: S101 -- the graph gives every load node a source
+    assert source is not None  # the graph gives every load node a source
     gguf = gguf_file(source)
     if gguf is not None:
         folder = request.work / "unquantized"

@@ -32,7 +32,7 @@ class TokenizerStage:
             UnresolvedInput: where the model has no usable tokenizer.
         """
         source = request.inputs.source
-        assert source is not None  # noqa: S101 -- the graph gives every tokenizer node a source
+        assert source is not None  # the graph gives every tokenizer node a source
         tokenizer = load_tokenizer(source)
         tokenizer.save_pretrained(request.output)
         return StageResult()
@@ -55,7 +55,7 @@ class PrepareStage:
             DataRejected: where the gate stays shut.
         """
         source, folder = request.inputs.source, request.inputs.tokenizer
-        assert source is not None and folder is not None  # noqa: S101, PT018 -- as above
+        assert source is not None and folder is not None  # noqa: PT018 -- as above
         data_set: DataSet = request.options
         prepared = prepare.prepare(
             source.local_path(source.files[0].path),

@@ -26,7 +26,7 @@ class TrainSft:
             StageFailed: the loss is no number any more.
         """
         inputs = request.inputs
-        assert inputs.tokenizer is not None  # noqa: S101 -- the graph gives every training a tokenizer
+        assert inputs.tokenizer is not None  # the graph gives every training a tokenizer
         usage = Usage(inputs.model)
         eval_rows = read_rows(inputs.data["eval"]) if "eval" in inputs.data else []
         pad = open_tokenizer(inputs.tokenizer).pad_token_id

@@ -41,7 +41,7 @@ def card(recipe: Recipe, *, base: str, evaluations: Sequence[Evaluation], effici
     sections = [
         _metadata(recipe, base),
         f"# {recipe.name}\n\nA PEFT adapter for `{base}`, made by the recipe engine from the recipe below.",
-        _loading(base),
+        _loading(recipe, base),
         _evaluation(evaluations),
         _samples(evaluations),
         _training(recipe, efficiency),
@@ -59,11 +59,13 @@ def _metadata(recipe: Recipe, base: str) -> str:
     return "\n".join(lines)
 
 
-def _loading(base: str) -> str:
+def _loading(recipe: Recipe, base: str) -> str:
+    on_hub = recipe.model.base.startswith("hub:")
+    where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
     return (
         "## Load it\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
-        "AutoTokenizer\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained(BASE)  # a folder or Hub name of {base}\n"
+        f"AutoTokenizer\n\nbase_model = {where}\n"
+        "base = AutoModelForCausalLM.from_pretrained(base_model)\n"
         'model = PeftModel.from_pretrained(base, ".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```'
     )
 

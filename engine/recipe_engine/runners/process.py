@@ -47,14 +47,14 @@ class ProcessHandle:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """See ``WorkerHandle.send``."""
-        assert self._process.stdin is not None  # noqa: S101 -- it is a pipe
+        assert self._process.stdin is not None  # it is a pipe
         with suppress(BrokenPipeError):
             # One system call, so that a stop from a signal handler never lands inside another message.
             os.write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
         """See ``WorkerHandle.receive``."""
-        assert self._process.stdout is not None  # noqa: S101 -- it is a pipe
+        assert self._process.stdout is not None  # it is a pipe
         line = self._process.stdout.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
@@ -69,7 +69,7 @@ class ProcessHandle:
 
     def close(self) -> int:
         """See ``WorkerHandle.close``."""
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 -- pipes
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: PT018 -- pipes
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:

@@ -92,7 +92,7 @@ class WorkerSession:
         return self._worker
 
     def _death(self) -> errors.RecipeError:
-        assert self._worker is not None  # noqa: S101 -- it was asked a moment ago
+        assert self._worker is not None  # it was asked a moment ago
         status, self._worker = self._worker.close(), None
         if self._interrupts.count:
             return errors.Interrupted("stopped at once.")
