@@ -179,3 +179,17 @@ def test_every_node_taken_from_the_registry(capsys: pytest.CaptureFixture[str]) 
 )
 def test_amounts(value: float, text: str) -> None:
     assert display._amount(value) == text
+
+
+def test_a_long_answer_is_one_line_in_the_terminal(tmp_path: Path) -> None:
+    content = events(tmp_path)[-1]
+    (tmp_path / "base" / "answers.jsonl").write_text(
+        '{"question": "Why?", "reference": "", "row": 1, "answer": "' + "because\\n" * 40 + '"}\n'
+    )
+    out = io.StringIO()
+
+    print_result(content, Console(file=out, width=200))
+
+    line = next(line for line in out.getvalue().splitlines() if line.startswith("  before"))
+    assert line.endswith("because …")
+    assert len(line) < 125

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SAMPLES = 3
+_SAMPLE_WIDTH = 110
 _NO_WRAP = 1000
 _MARKS = {"ran": "[green]✓[/]", "cached": "[cyan]=[/]"}
 
@@ -127,12 +129,17 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     _print_cost(result["efficiency"], console)
     for node in result["nodes"]:
         if "folder" in node["facts"]:
-            console.print(f"exported to {node['facts']['folder']}", markup=False)
+            console.print(f"exported to {_near(Path(node['facts']['folder']))}", markup=False)
     cached = sum(node["status"] == "cached" for node in result["nodes"])
     total = len(result["nodes"])
     taken = "every node was taken from the registry" if cached == total else f"{cached} of {total} nodes were cached"
     seconds = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
     console.print(f"[bold]{result['status']}[/]{seconds}: {taken}; run {result['run']}")
+
+
+def _near(path: Path) -> Path:
+    """The path from the current folder, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
@@ -157,7 +164,8 @@ def _print_samples(nodes: Iterable[Mapping[str, Any]], console: Console) -> None
         _print_gap(console)
         console.print(row["question"], style="bold", markup=False)
         for side, rows in sides.items():
-            console.print(f"  {side:<7}{rows[number]['answer']}".rstrip(), markup=False)
+            answer = shorten(rows[number]["answer"], _SAMPLE_WIDTH, placeholder=" …")
+            console.print(f"  {side:<7}{answer}".rstrip(), markup=False)
     _print_gap(console)
 
 
