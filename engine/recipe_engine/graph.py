@@ -10,7 +10,7 @@ from recipe_engine.options import non_default, to_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.contract import Method
+    from recipe_engine.descriptors import Method
     from recipe_engine.model import DataSet, Recipe, StageTable
     from recipe_engine.plugins import Catalogue
 

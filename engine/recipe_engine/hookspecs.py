@@ -1,6 +1,6 @@
 """The hooks. A plugin implements any of them with :data:`recipe_engine.hookmark.hookimpl`.
 
-Registration hooks yield descriptors (:mod:`recipe_engine.contract`). Lifecycle hooks observe: what they return is
+Registration hooks yield descriptors (:mod:`recipe_engine.descriptors`). Lifecycle hooks observe: what they return is
 ignored, and what they raise ends the run with the plugin's name.
 """
 
@@ -15,7 +15,8 @@ from recipe_engine.hookmark import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from recipe_engine.contract import DataFormat, Method, NodeInfo, Runner, Source
+    from recipe_engine.contract import NodeInfo
+    from recipe_engine.descriptors import DataFormat, Method, Runner, Source
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -27,7 +28,7 @@ def recipe_load_methods() -> Iterable[Method]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import Method
+        from recipe_engine.descriptors import Method
         from recipe_engine.hookmark import hookimpl
 
         @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def recipe_adapt_methods() -> Iterable[Method]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import Method
+        from recipe_engine.descriptors import Method
         from recipe_engine.hookmark import hookimpl
         from recipe_engine.options import option
 
@@ -70,7 +71,7 @@ def recipe_train_methods() -> Iterable[Method]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import Method
+        from recipe_engine.descriptors import Method
         from recipe_engine.hookmark import hookimpl
         from recipe_engine.options import option
 
@@ -93,7 +94,7 @@ def recipe_evaluate_methods() -> Iterable[Method]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import Method
+        from recipe_engine.descriptors import Method
         from recipe_engine.hookmark import hookimpl
         from recipe_engine.options import option
 
@@ -115,7 +116,7 @@ def recipe_push_methods() -> Iterable[Method]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import Method
+        from recipe_engine.descriptors import Method
         from recipe_engine.hookmark import hookimpl
         from recipe_engine.options import option
 
@@ -136,7 +137,7 @@ def recipe_sources() -> Iterable[Source]:  # type: ignore[empty-body]
 
     Example::
 
-        from recipe_engine.contract import Source
+        from recipe_engine.descriptors import Source
         from recipe_engine.hookmark import hookimpl
 
         @hookimpl
@@ -154,7 +155,7 @@ def recipe_data_formats() -> Iterable[DataFormat]:  # type: ignore[empty-body]
     Example::
 
         from dataclasses import dataclass
-        from recipe_engine.contract import DataFormat
+        from recipe_engine.descriptors import DataFormat
         from recipe_engine.hookmark import hookimpl
         from recipe_engine.options import option
 
@@ -175,7 +176,7 @@ def recipe_runners() -> Iterable[Runner]:  # type: ignore[empty-body]
 
     Example::
 
-        from recipe_engine.contract import Runner
+        from recipe_engine.descriptors import Runner
         from recipe_engine.hookmark import hookimpl
 
         @hookimpl

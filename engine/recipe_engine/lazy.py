@@ -11,7 +11,7 @@ from recipe_engine.errors import UnfitEnvironment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from recipe_engine.contract import Requirement
+    from recipe_engine.descriptors import Requirement
 
 
 def load_symbol(name: str) -> Any:

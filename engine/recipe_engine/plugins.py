@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pluggy
 
 from recipe_engine import hookspecs
-from recipe_engine.contract import STAGES, DataFormat, Method, Runner, Source
+from recipe_engine.descriptors import STAGES, DataFormat, Method, Runner, Source
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.hookmark import PROJECT
 

@@ -6,14 +6,14 @@ import dataclasses
 import typing
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.contract import SINGLE_STAGES, STAGES
+from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.model import ContainerTable, DataTable, ModelTable, TopTable
 from recipe_engine.options import Option, OptionField, fields_of, is_literal, members
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.contract import DataFormat, Method
+    from recipe_engine.descriptors import DataFormat, Method
     from recipe_engine.plugins import Catalogue
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from recipe_engine import options, schema
-from recipe_engine.contract import SINGLE_STAGES, STAGES
+from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.model import (
     ContainerTable,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import textwrap
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from recipe_engine import hookspecs
-from recipe_engine.contract import DataFormat, Method, NodeInfo, Runner, Source
+from recipe_engine.contract import NodeInfo
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.schema import data_schema, method_schema
+
+if TYPE_CHECKING:
+    from recipe_engine.descriptors import DataFormat, Method, Runner, Source
 
 NODE = NodeInfo("20261124-120000-0000", "train", "train", "sft", "sft", "sha256:" + "0" * 64)
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("recipe_")}

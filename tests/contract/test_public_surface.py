@@ -8,14 +8,17 @@ import inspect
 
 import pytest
 
-from recipe_engine.contract import Method, StageRequest
+from recipe_engine.contract import StageRequest
+from recipe_engine.descriptors import Method
 from recipe_engine.hookmark import PROJECT, hookimpl
 
 SURFACE = {
     "contract": """
-        DataFormat Determinism FileReference FormatCode Inputs MODEL_FILES Method NodeInfo PushCode PushRequest
-        Reporter Requirement ResolvedSource Runner SINGLE_STAGES STAGES Segment Source SourceCode SourceFile
-        SourceRequest StageCode StageRequest StageResult WEIGHT_FILES nothing_to_check reads_no_data
+        FileReference FormatCode Inputs MODEL_FILES NodeInfo PushCode PushRequest Reporter ResolvedSource Segment
+        SourceCode SourceFile SourceRequest StageCode StageRequest StageResult WEIGHT_FILES
+    """,
+    "descriptors": """
+        DataFormat Determinism Method Requirement Runner SINGLE_STAGES STAGES Source nothing_to_check reads_no_data
     """,
     "options": "Option OptionField T build fields_of is_literal members non_default option to_table",
     "hookmark": "PROJECT hookimpl",

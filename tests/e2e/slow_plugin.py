@@ -16,7 +16,8 @@ from recipe_engine.methods import builtin
 from recipe_engine.methods.push_folder import PushFolder
 
 if TYPE_CHECKING:
-    from recipe_engine.contract import Method, PushRequest, Reporter
+    from recipe_engine.contract import PushRequest, Reporter
+    from recipe_engine.descriptors import Method
 
 
 def wait(node: str, reporter: Reporter) -> None:

@@ -151,7 +151,7 @@ def test_weights_that_are_no_numbers(workspace: Workspace) -> None:
 
 BUGGY = """
 from dataclasses import dataclass
-from recipe_engine.contract import Method
+from recipe_engine.descriptors import Method
 from recipe_engine.hookmark import hookimpl
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from tests.e2e.engine import SECRET, Finished, Workspace, write_plugin
 CURIOUS = """
 import json, os
 from dataclasses import dataclass
-from recipe_engine.contract import Method, StageResult
+from recipe_engine.contract import StageResult
+from recipe_engine.descriptors import Method
 from recipe_engine.hookmark import hookimpl
 
 @dataclass(frozen=True)

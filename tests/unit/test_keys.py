@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.written import LOAD, SMALL, builtins, composed, small_inputs
 
-from recipe_engine.contract import DataFormat, Method, ResolvedSource, SourceFile
+from recipe_engine.contract import ResolvedSource, SourceFile
+from recipe_engine.descriptors import DataFormat, Method
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl

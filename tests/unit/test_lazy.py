@@ -7,13 +7,13 @@ from importlib.metadata import version
 import pytest
 from tests.unit.written import builtins
 
-from recipe_engine.contract import Method, Requirement
+from recipe_engine.descriptors import Method, Requirement
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.lazy import check_symbols, check_versions, load_symbol
 
 
 def test_a_name_is_imported_when_it_is_asked_for() -> None:
-    assert load_symbol("recipe_engine.contract:Method") is Method
+    assert load_symbol("recipe_engine.descriptors:Method") is Method
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ def test_a_name_is_imported_when_it_is_asked_for() -> None:
     [
         ("no_such_module:Name", "no_such_module:Name cannot be loaded: No module named 'no_such_module'."),
         (
-            "recipe_engine.contract:Nmae",
-            "recipe_engine.contract:Nmae cannot be loaded: module 'recipe_engine.contract'",
+            "recipe_engine.descriptors:Nmae",
+            "recipe_engine.descriptors:Nmae cannot be loaded: module 'recipe_engine.descriptors'",
         ),
         ("recipe_engine.contract", "recipe_engine.contract cannot be loaded: module 'recipe_engine.contract' has no"),
     ],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.written import SMALL, builtins, composed, small_inputs
 
-from recipe_engine.contract import Source
+from recipe_engine.descriptors import Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.written import builtins
 
 from recipe_engine import __version__
-from recipe_engine.contract import STAGES, DataFormat, Method, Runner, Source
+from recipe_engine.descriptors import STAGES, DataFormat, Method, Runner, Source
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods.options import EvaluatePerplexity, LoadFull
@@ -170,7 +170,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 BREVITY = """
-    from recipe_engine.contract import Method
+    from recipe_engine.descriptors import Method
     from recipe_engine.hookmark import hookimpl
     from recipe_engine.methods.options import EvaluatePerplexity
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from tests.unit.test_options import Everything
 from tests.unit.written import RECIPES, SMALL, builtins
 
-from recipe_engine.contract import STAGES, Method
+from recipe_engine.descriptors import STAGES, Method
 from recipe_engine.options import option
 from recipe_engine.schema import data_schema, method_schema, recipe_schema, schema_of
 

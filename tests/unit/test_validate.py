@@ -16,7 +16,7 @@ import pytest
 from tests.unit.written import DATA, HEAD, LOAD, SMALL, TRAIN, builtins, composed, recipe_of, refusal
 
 from recipe_engine.compose import apply, compose
-from recipe_engine.contract import DataFormat, Method
+from recipe_engine.descriptors import DataFormat, Method
 from recipe_engine.document import parse
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.hookmark import hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recipe_engine.contract import DataFormat, Method, Requirement, Runner, Source
+from recipe_engine.descriptors import DataFormat, Method, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import options
 from recipe_engine.methods.sources import references
