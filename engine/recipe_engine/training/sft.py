@@ -91,16 +91,13 @@ def _in_training(model: Any, *, recompute: bool) -> Iterator[None]:
         recompute: compute activations again in the backward pass instead of keeping them.
     """
     use_cache = model.config.use_cache  # the Trainer overwrites it
-    # The older name is all that transformers 5.0 knows.
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if recompute:
-        enable = getattr(model, f"{name}_checkpointing_enable")
-        enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
         yield
     finally:
         if recompute:
-            getattr(model, f"{name}_checkpointing_disable")()
+            model.activation_checkpointing_disable()
             model.disable_input_require_grads()  # enabling left a hook on the embedding
         model.config.use_cache = use_cache
         model.eval()

@@ -116,9 +116,6 @@ class PlannedTrainer(Trainer):
             # The scheduler only remembers the rate of the next step; the optimizer is what applies it.
             for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
-            # A scheduler that is put back leaves the optimizer at the rate of step 0 until its next step.
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
-                group["lr"] = rate
 
     def _load_rng_state(self, checkpoint_path: str | None) -> None:
         if checkpoint_path is not None:
