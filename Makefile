@@ -42,6 +42,7 @@ test-all: setup ## Every test, slow and network too, with coverage; the pure cor
 	@$(BIN)/coverage erase
 	@$(TEST_ENVIRONMENT) $(BIN)/coverage run -m pytest $(PARALLEL) --durations=10 --durations-min=10
 	@$(BIN)/coverage combine --quiet
+	@rm -f .coverage.*  # what a killed process left half written
 	@$(BIN)/coverage report
 	@echo "The pure core:"
 	@$(BIN)/coverage report --include="$(CORE)" --fail-under=100

@@ -251,6 +251,12 @@ def test_a_folder_of_somebody_else(spawn: Spawn) -> None:
         Path(folder).chmod(0o755)
 
 
+def test_a_folder_that_another_process_made_is_not_in_the_way(tmp_path: Path) -> None:
+    # It made it and took it away again between our attempt and our look: it was a folder, so we may try again.
+    assert durable._in_the_way(tmp_path / "gone") is False
+    assert durable._in_the_way(tmp_path) is False
+
+
 def test_other_errors_are_not_disguised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         durable.write_bytes(tmp_path / "missing" / "file", b"")
