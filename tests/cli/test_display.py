@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -193,3 +194,15 @@ def test_a_long_answer_is_one_line_in_the_terminal(tmp_path: Path) -> None:
     line = next(line for line in out.getvalue().splitlines() if line.startswith("  before"))
     assert line.endswith("because …")
     assert len(line) < 125
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    content = events(tmp_path)[-1]
+    said = json.dumps({"question": "Q\x9b2J", "reference": "", "row": 1, "answer": "\x1b]0;owned\x07 héllo 👩‍🚀"})
+    (tmp_path / "base" / "answers.jsonl").write_text(said + "\n")
+    out = io.StringIO()
+
+    print_result(content, Console(file=out, width=200))
+
+    assert "  before �]0;owned� héllo 👩‍🚀" in out.getvalue()
+    assert not set("\x1b\x07\x9b") & set(out.getvalue())

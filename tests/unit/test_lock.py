@@ -186,7 +186,8 @@ def test_a_model_may_be_one_file_and_its_path_absolute(tmp_path: Path) -> None:
         ("file:none", "model", r"file:none: there is no .*/none\."),
         ("file:model", "data", r"file:model: .*/model is a folder\. Name a file with one JSON row a line\."),
         ("file:empty", "model", r"file:empty: .*/empty holds no file of a model\. Expected config\.json"),
-        ("file:socket", "data", r"file:socket: cannot read .*/socket: No such device or address\."),
+        ("file:socket", "data", r"file:socket: .*/socket is no file\. Pipes and devices have no content to pin\."),
+        ("file:pipe", "data", r"file:pipe: .*/pipe is no file\."),
         (f"file:{'x' * 300}", "data", r"cannot read .*: File name too long\."),
         (
             "file:~no-such-user/a",
@@ -200,6 +201,7 @@ def test_what_cannot_be_had_is_explained(
 ) -> None:
     folder = small_inputs(tmp_path / "recipe")
     (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
     monkeypatch.chdir(folder)  # a socket's path is short, or it cannot be bound
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from recipe_registry import Registry, RunRecord
 
 HOME_VARIABLE = "RECIPE_HOME"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 RUN_MODULES = frozenset({"numpy", "packaging", "rfc8785", "rich", "safetensors", "tokenizers", "torch", "transformers"})
 LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,6 +98,11 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _json_safe(item) for key, item in value.items()}
     return [_json_safe(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def printable(text: str) -> str:
+    """Text of a model or a data set without the control characters that would steer the terminal."""
+    return _CONTROL.sub("�", text)
 
 
 def acted_on(error: Exception) -> Any:

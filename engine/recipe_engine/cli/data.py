@@ -13,6 +13,7 @@ from recipe_engine.cli.common import (
     open_recipe,
     open_registry,
     print_json,
+    printable,
     recipe_argument,
     set_option,
 )
@@ -55,7 +56,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
         raise failed.cause from None
     artifacts = {done["id"]: Path(done["artifact"]["path"]) for done in record.nodes if done["artifact"]}
     rows = read_rows(artifacts[node])
-    pieces = _decoder(artifacts["tokenizer"])
+    pieces = _Decoder(artifacts["tokenizer"])
     for row in rows[:count]:
         if as_json:
             print_json(_row_json(row, pieces))
@@ -68,7 +69,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     return 0
 
 
-class _decoder:  # noqa: N801 -- used like a function
+class _Decoder:
     """Token ids to text, without the training stack."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +81,7 @@ class _decoder:  # noqa: N801 -- used like a function
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _row_json(row: Row, decode: _decoder) -> dict[str, object]:
+def _row_json(row: Row, decode: _Decoder) -> dict[str, object]:
     tokens = [
         {"id": token, "text": decode([token]), "learned": learned}
         for token, learned in zip(row.input_ids, row.supervised, strict=True)
@@ -88,13 +89,13 @@ def _row_json(row: Row, decode: _decoder) -> dict[str, object]:
     return {"schema_version": OUTPUT_VERSION, "row": row.number, "tokens": tokens}
 
 
-def _print_row(row: Row, decode: _decoder) -> None:
+def _print_row(row: Row, decode: _Decoder) -> None:
     """The row's text; what is learned is green on a terminal and between »…« anywhere."""
     click.secho(f"row {row.number}: {len(row.input_ids)} tokens, {sum(row.supervised)} learned", bold=True)
     position = 0
     for learned, flags in groupby(row.supervised):
         length = len(list(flags))
-        text = decode(list(row.input_ids[position : position + length]))
+        text = printable(decode(list(row.input_ids[position : position + length])))
         click.echo(click.style(f"»{text}«", fg="green") if learned else text, nl=False)
         position += length
     click.echo("\n")

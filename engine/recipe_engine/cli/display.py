@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from recipe_engine.cli.common import printable
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def _print_samples(nodes: Iterable[Mapping[str, Any]], console: Console) -> None
     sides = min(answers.values(), key=lambda found: len(next(iter(found.values()))))
     for number, row in enumerate(next(iter(sides.values()))[:_SAMPLES]):
         _print_gap(console)
-        console.print(row["question"], style="bold", markup=False)
+        console.print(printable(row["question"]), style="bold", markup=False)
         for side, rows in sides.items():
-            answer = shorten(rows[number]["answer"], _SAMPLE_WIDTH, placeholder=" …")
+            answer = shorten(printable(rows[number]["answer"]), _SAMPLE_WIDTH, placeholder=" …")
             console.print(f"  {side:<7}{answer}".rstrip(), markup=False)
     _print_gap(console)
 

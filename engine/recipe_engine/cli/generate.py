@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from recipe_engine.cli.common import find_run, open_registry, open_run_recipe
+from recipe_engine.cli.common import find_run, open_registry, open_run_recipe, printable
 
 
 @click.command()
@@ -34,6 +34,6 @@ def command(run_id: str, prompt: str, max_new_tokens: int, temperature: float, s
     text = sys.stdin.read() if prompt == "-" else prompt
     recipe, catalogue = open_run_recipe(registry, record)
     settings = Generation(question=text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, base=base)
-    generate(record, recipe, catalogue, registry, settings, lambda piece: click.echo(piece, nl=False))
+    generate(record, recipe, catalogue, registry, settings, lambda piece: click.echo(printable(piece), nl=False))
     click.echo()
     return 0

@@ -37,6 +37,10 @@ def _resolve(request: SourceRequest) -> ResolvedSource:
             raise UnresolvedInput(f"{request.reference}: there is no {path}.", "Paths are relative to the recipe.")
         if request.kind == "data" and path.is_dir():
             raise UnresolvedInput(f"{request.reference}: {path} is a folder.", "Name a file with one JSON row a line.")
+        if not path.is_dir() and not path.is_file():
+            raise UnresolvedInput(
+                f"{request.reference}: {path} is no file.", "Pipes and devices have no content to pin."
+            )
         if not files:
             raise UnresolvedInput(f"{request.reference}: {path} holds no file of a model.", _expected_files())
         found = [
