@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine import errors
-from recipe_engine.contract import NodeInfo, PushRequest, ResolvedSource
-from recipe_engine.graph import MODEL_SOURCE, Node, build_graph, needed_for
+from recipe_engine.contract import NodeInfo, PushRequest
+from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lazy import check_versions, load_symbol
-from recipe_engine.lock import Hardware, Resolution, hardware, peek, resolve
+from recipe_engine.lifecycle import failures_told, tell
+from recipe_engine.lock import Hardware, hardware, peek, resolve
 from recipe_engine.options import build
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.report.card import Evaluation, card
@@ -29,7 +28,7 @@ from recipe_engine.runners.session import WorkerSession, begin_message
 from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -166,10 +165,10 @@ class Execution:
         resolution, status = peek(self._recipe, self._catalogue, sources), "cached"
         if not resolution.is_local:
             self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
-            reporter = _HostReporter(self._journal.emit, node.id)
+            reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter), "ran"
         self._planner = Planner(self._recipe, self._registry, self._hardware, resolution)
-        found = found_sources(resolution)
+        found = resolution.known()
         self._journal.resolved(found)
         begin = begin_message(
             self._nodes,
@@ -210,10 +209,10 @@ class Execution:
         assert self._worker is not None  # resolve is always the first node
         store = self._registry.artifacts
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
-        notify(self._catalogue, "recipe_before_stage", node=info)
+        tell(self._catalogue, "recipe_before_stage", node=info)
         staging = store.stage(node.id)
         command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
-        with self._failures_told(info):
+        with failures_told(self._catalogue, info):
             try:
                 answer = self._worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info))
                 write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
@@ -226,7 +225,7 @@ class Execution:
             key, artifact.digest, node=node.id, run=self._journal.run_id, components=components, facts=facts
         )
         metrics = answer["metrics"]
-        notify(self._catalogue, "recipe_after_stage", node=info, artifact=artifact.digest, metrics=metrics)
+        tell(self._catalogue, "recipe_after_stage", node=info, artifact=artifact.digest, metrics=metrics)
         return FinishedNode(node, "ran", key, artifact, metrics, facts)
 
     def _push(self, node: Node) -> FinishedNode:
@@ -239,38 +238,18 @@ class Execution:
             folder=Path.cwd(),
             files=files,
             digest=payload_digest(files),
-            reporter=_HostReporter(self._journal.emit, node.id),
+            reporter=self._journal.reporter(node.id),
         )
         code = load_symbol(method.implementation)()
         if code.is_current(request):
             return FinishedNode(node, "cached", facts={"digest": request.digest})
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, "")
         self._journal.emit("node_started", node=node.id, why="the target does not hold this yet")
-        notify(self._catalogue, "recipe_before_stage", node=info)
-        with self._failures_told(info):
+        tell(self._catalogue, "recipe_before_stage", node=info)
+        with failures_told(self._catalogue, info):
             receipt = code.push(request)
-        notify(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
+        tell(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
         return FinishedNode(node, "ran", facts=dict(receipt))
-
-    @contextmanager
-    def _failures_told(self, info: NodeInfo) -> Iterator[None]:
-        """Tell the plugins of whatever ends the block."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            stopped = errors.Interrupted("stopped.")
-            self._tell_failure(info, stopped)
-            raise stopped from None
-        except Exception as error:
-            self._tell_failure(info, error)
-            raise
-
-    def _tell_failure(self, info: NodeInfo, error: Exception) -> None:
-        try:
-            notify(self._catalogue, "recipe_stage_failed", node=info, error=error)
-        except errors.RecipeError as more:
-            # What ended the node is what the user must hear of.
-            error.add_note(str(more))
 
     def _card(self) -> str:
         assert self._planner is not None  # resolve is always the first node
@@ -288,7 +267,7 @@ class Execution:
             kind = answer.pop("type")
             if kind == "metrics":
                 step, values = answer["step"], answer["values"]
-                notify(self._catalogue, "recipe_metrics_logged", node=info, step=step, metrics=values)
+                tell(self._catalogue, "recipe_metrics_logged", node=info, step=step, metrics=values)
             self._journal.emit(f"node_{kind}", **answer)
 
         return pass_on
@@ -300,55 +279,6 @@ class Execution:
 
     def _artifact_paths(self) -> dict[str, str]:
         return {name: str(done.artifact.path) for name, done in self._done.items() if done.artifact}
-
-
-class _HostReporter:
-    """Reports of what runs in the engine's own process."""
-
-    def __init__(self, emit: Callable[..., None], node: str) -> None:
-        self._emit = emit
-        self._node = node
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        self._emit("node_progress", node=self._node, done=done, total=total, unit=unit)
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._emit("node_metrics", node=self._node, step=step, values=dict(values))
-
-    def message(self, text: str) -> None:
-        self._emit("node_message", node=self._node, text=text)
-
-    def stop_requested(self) -> bool:
-        return False
-
-
-def notify(catalogue: Catalogue, hook: str, **arguments: Any) -> None:
-    """Call a lifecycle hook of every plugin that has it.
-
-    Raises:
-        StageFailed: where a plugin has a bug; the message names it.
-        RecipeError: whatever a plugin raises on purpose.
-    """
-    call = getattr(catalogue.hooks, hook)
-    try:
-        call(**arguments)
-    except (errors.RecipeError, RegistryError):
-        raise
-    except Exception as error:
-        frames = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-        guilty = [found.plugin_name for found in call.get_hookimpls() if found.function.__code__ in frames]
-        failed = errors.StageFailed(
-            f"the hook {hook} of the plugin {', '.join(guilty)} raised {type(error).__name__}: {error}",
-            "This is a bug of the plugin, not of the recipe.",
-        )
-        failed.add_note("".join(traceback.format_exception(error)))
-        raise failed from error
-
-
-def found_sources(resolution: Resolution) -> dict[str, ResolvedSource]:
-    """Source -> its files, for the sources whose files are known."""
-    named = {MODEL_SOURCE: resolution.model, **resolution.data}
-    return {name: source for name, source in named.items() if source is not None}
 
 
 def _json_line(value: Any) -> bytes:

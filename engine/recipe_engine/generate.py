@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recipe_engine.errors import InvalidArguments, UnresolvedInput
-from recipe_engine.execute import found_sources
 from recipe_engine.graph import build_graph
 from recipe_engine.lock import hardware, peek
 from recipe_engine.plan import base_name
@@ -64,7 +63,7 @@ def generate(
     nodes, machine, interrupts = build_graph(recipe, catalogue), hardware(recipe), Interrupts()
     begin = begin_message(
         nodes,
-        found_sources(resolution),
+        resolution.known(),
         seed=recipe.top.seed,
         device=machine.device,
         base=base_name(recipe, resolution),

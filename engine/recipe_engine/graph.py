@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from recipe_engine.model import DataSet, Recipe, StageTable
     from recipe_engine.plugins import Catalogue
 
-MODEL_SOURCE = "model"
 _TOKENIZER_REVISION = 1
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 
@@ -31,7 +30,7 @@ class Node:
         implementation: ``package.module:Class``.
         options: all of them, as a table.
         changed_options: those that differ from their default; they enter the key.
-        source: the source that it reads: ``model`` or the name of a data set; ``""`` for none.
+        source: the source that it reads: ``model`` or ``data.<name>``; ``""`` for none.
         inputs: role -> node whose artifact it builds on.
         consumes: whether the live model that it gets is changed, so that nobody else can use it afterwards.
         distribution: of the plugin that brought the method; ``""`` for built-in ones.
@@ -78,14 +77,14 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
             instance="tokenizer",
             method="tokenizer",
             implementation="recipe_engine.methods.prepare:TokenizerStage",
-            source=MODEL_SOURCE,
+            source="model",
             revision=_TOKENIZER_REVISION,
             packages=_TOKENIZER_PACKAGES,
         ),
         *(_prepare(data, catalogue) for data in recipe.data.values()),
     ]
     if recipe.load is not None:
-        nodes.append(_stage(recipe.load, catalogue, "load", source=MODEL_SOURCE))
+        nodes.append(_stage(recipe.load, catalogue, "load", source="model"))
     nodes += [_evaluation(table, catalogue, "base", "load") for table in recipe.evaluate]
     if recipe.adapt is not None:
         nodes.append(_stage(recipe.adapt, catalogue, "adapt", inputs={"model": "load"}, consumes=True))
@@ -119,7 +118,7 @@ def _prepare(data: DataSet, catalogue: Catalogue) -> Node:
         implementation="recipe_engine.methods.prepare:PrepareStage",
         options=data.to_table(),
         changed_options={**non_default(data.table), **non_default(data.format_options)},
-        source=data.name,
+        source=f"data.{data.name}",
         inputs={"tokenizer": "tokenizer"},
         revision=registered.descriptor.revision,
         packages=_TOKENIZER_PACKAGES,

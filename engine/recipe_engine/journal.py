@@ -133,6 +133,10 @@ class Journal:
             write_bytes(self.folder / f"{node_id}.trace.jsonl", lines.encode())
         return kept
 
+    def reporter(self, node_id: str) -> HostReporter:
+        """For a node that runs in the engine's own process."""
+        return HostReporter(self, node_id)
+
     def failed(self, node: Node, error: Exception) -> RunRecord:
         """Note what ended the run, and close the record."""
         content = {
@@ -162,6 +166,30 @@ class Journal:
 
     def _forgiving(self) -> AbstractContextManager[None]:
         return suppress(StoreNotWritable) if self._record.error else nullcontext()
+
+
+class HostReporter:
+    """Reports of what runs in the engine's own process; see ``contract.Reporter``."""
+
+    def __init__(self, journal: Journal, node: str) -> None:
+        self._journal = journal
+        self._node = node
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """``done`` of ``total`` units are finished."""
+        self._journal.emit("node_progress", node=self._node, done=done, total=total, unit=unit)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of one step."""
+        self._journal.emit("node_metrics", node=self._node, step=step, values=dict(values))
+
+    def message(self, text: str) -> None:
+        """One line for the person who watches."""
+        self._journal.emit("node_message", node=self._node, text=text)
+
+    def stop_requested(self) -> bool:
+        """Never: a signal ends what runs here by itself."""
+        return False
 
 
 def _source_json(source: ResolvedSource) -> dict[str, Any]:

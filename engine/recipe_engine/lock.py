@@ -37,6 +37,11 @@ class Resolution:
     model: ResolvedSource | None
     data: Mapping[str, ResolvedSource | None]
 
+    def known(self) -> dict[str, ResolvedSource]:
+        """``model`` and ``data.<name>`` -> its files, for the sources whose files are known."""
+        named = {"model": self.model, **{f"data.{name}": source for name, source in self.data.items()}}
+        return {name: source for name, source in named.items() if source is not None}
+
     @property
     def is_local(self) -> bool:
         """Whether every byte is on this machine."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipe_engine.graph import MODEL_SOURCE, Node, build_graph
+from recipe_engine.graph import Node, build_graph
 from recipe_engine.keys import differences, key_components, key_of, source_digest
 from recipe_engine.lock import Hardware, Resolution, peek
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from recipe_engine.contract import ResolvedSource
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry
@@ -132,10 +133,8 @@ class Planner:
         more = f" and {len(changes) - MAX_DIFFERENCES} more" if len(changes) > MAX_DIFFERENCES else ""
         return ", ".join(changes[:MAX_DIFFERENCES]) + more
 
-    def _source(self, node: Node) -> Any:
-        if not node.source:
-            return None
-        return self.resolution.model if node.source == MODEL_SOURCE else self.resolution.data[node.source]
+    def _source(self, node: Node) -> ResolvedSource | None:
+        return self.resolution.known().get(node.source)
 
 
 def base_name(recipe: Recipe, resolution: Resolution) -> str:

@@ -241,3 +241,10 @@ def test_a_file_whose_bytes_are_elsewhere_is_not_local() -> None:
     assert not known.is_local
     with pytest.raises(KeyError):
         known.local_path("m.gguf")
+
+
+def test_a_data_set_called_model_is_not_the_model() -> None:
+    model = ResolvedSource("file:a", (SourceFile("a", Path("a"), "0" * 64, 1),))
+    rows = ResolvedSource("file:b", (SourceFile("b", Path("b"), "1" * 64, 1),))
+
+    assert Resolution(model, {"model": rows, "eval": None}).known() == {"model": model, "data.model": rows}

@@ -213,12 +213,12 @@ def test_an_input_that_is_not_there_is_unknown(bench: Bench) -> None:
     assert {name: (node.state, node.why) for name, node in plan.items() if node.state != "depends on"} == {
         "resolve": ("will run", "an input must be fetched"),
         "tokenizer": ("will run", "never run"),
-        "prepare.train": ("unknown", "train is not locked"),
+        "prepare.train": ("unknown", "data.train is not locked"),
         "load": ("will run", "never run"),
         "train": ("unknown", "prepare.train is not locked"),
-        "evaluate.perplexity@result": ("unknown", "train is not locked"),
-        "evaluate.exact_match@result": ("unknown", "train is not locked"),
-        "push.folder": ("unknown", "train is not locked"),
+        "evaluate.perplexity@result": ("unknown", "data.train is not locked"),
+        "evaluate.exact_match@result": ("unknown", "data.train is not locked"),
+        "push.folder": ("unknown", "data.train is not locked"),
     }
 
 
