@@ -111,7 +111,11 @@ class SourceCode(Protocol):
     """Turns references into files. Runs on the host, in the engine's own process: it imports nothing heavy."""
 
     def peek(self, request: SourceRequest) -> ResolvedSource | None:
-        """What is known without the network; ``None`` where the digests are not. Used by ``recipe plan``."""
+        """What is known without the network; ``None`` where the digests are not. Used by ``recipe plan``.
+
+        Raises:
+            UnresolvedInput: where it is certain that a run could not have it either.
+        """
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
         """Everything on this machine, verified.

@@ -142,8 +142,9 @@ def base_name(recipe: Recipe, resolution: Resolution) -> str:
     scheme, _, name = recipe.model.base.partition(":")
     if scheme == "hub":
         return name
-    if scheme != "file" or resolution.model is None:
+    if scheme != "file":
         return recipe.model.base.partition("#")[0]
+    assert resolution.model is not None  # a file is known, or the plan ended in an error
     return source_digest(resolution.model)
 
 

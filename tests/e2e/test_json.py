@@ -55,7 +55,7 @@ def test_plans(finished: Workspace, workspace: Workspace) -> None:
         workspace.recipe("plan", "--json", "tiny.toml"),
         finished.recipe("plan", "--json", "tiny.toml"),
         finished.recipe("plan", "--json", "tiny.toml", *changed),
-        finished.recipe("plan", "--json", "tiny.toml", "--set", 'data.eval.source="file:gone.jsonl"'),
+        finished.recipe("plan", "--json", "tiny.toml", "--set", 'model.base="hub:owner/name"'),
     ):
         plan = json.loads(done.out)
         assert_output("plan", plan)

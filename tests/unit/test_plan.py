@@ -14,6 +14,7 @@ import pytest
 from tests.unit.written import SMALL, builtins, composed, small_inputs
 
 from recipe_engine.descriptors import Source
+from recipe_engine.errors import UnresolvedInput
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan
@@ -207,19 +208,10 @@ def test_nothing_to_compare_with_is_left(bench: Bench) -> None:
     assert bench.plan("train.sft.epochs=2")["train"].why == "its artifact is gone"
 
 
-def test_an_input_that_is_not_there_is_unknown(bench: Bench) -> None:
+def test_a_file_that_is_not_there_is_said_at_once(bench: Bench) -> None:
     (bench.folder / "train.jsonl").unlink()
-    plan = bench.plan()
-    assert {name: (node.state, node.why) for name, node in plan.items() if node.state != "depends on"} == {
-        "resolve": ("will run", "an input must be fetched"),
-        "tokenizer": ("will run", "never run"),
-        "prepare.train": ("unknown", "data.train is not locked"),
-        "load": ("will run", "never run"),
-        "train": ("unknown", "prepare.train is not locked"),
-        "evaluate.perplexity@result": ("unknown", "data.train is not locked"),
-        "evaluate.exact_match@result": ("unknown", "data.train is not locked"),
-        "push.folder": ("unknown", "data.train is not locked"),
-    }
+    with pytest.raises(UnresolvedInput, match=r"file:train\.jsonl: there is no"):
+        bench.plan()
 
 
 @pytest.mark.parametrize("revision", [[], ["model.revision=main"], [f"model.revision={COMMIT}"]], ids=str)
@@ -269,4 +261,3 @@ def test_a_model_of_this_machine_is_named_by_its_content(bench: Bench) -> None:
     shutil.copytree(bench.folder / "model", bench.folder / "copy")
     assert name.startswith("sha256:")
     assert name_of(bench, "file:copy") == name
-    assert name_of(bench, "file:gone") == "file:gone"

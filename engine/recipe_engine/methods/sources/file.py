@@ -13,11 +13,12 @@ class FileSource:
     """Names bytes that are here already; they are hashed where they lie and never copied."""
 
     def peek(self, request: SourceRequest) -> ResolvedSource | None:
-        """The same as :meth:`fetch`, but ``None`` where it cannot be had."""
-        try:
-            return _resolve(request)
-        except UnresolvedInput:
-            return None
+        """The same as :meth:`fetch`: a file that is not here will not come by itself.
+
+        Raises:
+            UnresolvedInput: where it is not there, not readable, or of the wrong kind.
+        """
+        return _resolve(request)
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
         """Hash the file, or the files of the folder that belong to a model.
