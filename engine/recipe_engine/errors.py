@@ -10,7 +10,6 @@
     ├── StageFailed          exit 5   a stage could not finish
     │   └── DataRejected     exit 5   the data gate found rows that must not be trained on
     ├── VerificationFailed   exit 6   what was written is not what was meant
-    ├── GateNotMet           exit 7   a metric is below what the recipe demands
     └── Interrupted        exit 130   the user said stop
 
 ``recipe_registry.RegistryError`` (exit 8) belongs to the registry, which knows nothing of this module. Any other
@@ -135,12 +134,6 @@ class VerificationFailed(RecipeError):
     """Something that was written and read back is not what was meant."""
 
     exit_code = 6
-
-
-class GateNotMet(RecipeError):
-    """A metric misses the bound that the recipe sets for it."""
-
-    exit_code = 7
 
 
 class Interrupted(RecipeError):

@@ -29,11 +29,27 @@ def command(run_id: str, prompt: str, max_new_tokens: int, temperature: float, s
     """
     from recipe_engine.generate import Generation, generate
 
+    text = _question(prompt)
     registry = open_registry(create=False)
     record = find_run(registry, run_id)
-    text = sys.stdin.read() if prompt == "-" else prompt
     recipe, catalogue = open_run_recipe(registry, record)
     settings = Generation(question=text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, base=base)
     generate(record, recipe, catalogue, registry, settings, lambda piece: click.echo(printable(piece), nl=False))
     click.echo()
     return 0
+
+
+def _question(prompt: str) -> str:
+    """The prompt as it was given, or what stands in standard input.
+
+    Raises:
+        InvalidArguments: where it is not UTF-8.
+    """
+    from recipe_engine.errors import InvalidArguments
+
+    try:
+        # Python keeps bytes of an argument that are no text as halves of surrogate pairs: encoding finds them.
+        given = sys.stdin.buffer.read() if prompt == "-" else prompt.encode()
+        return given.decode()
+    except UnicodeError:
+        raise InvalidArguments("The prompt is not UTF-8.", "Convert it, for example with iconv.") from None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.errors import VerificationFailed
+from recipe_engine.errors import StageFailed, VerificationFailed
+from recipe_engine.methods.paths import expanded
 from recipe_registry import sha256_file
 from recipe_registry.durable import copy_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from recipe_engine.contract import PushRequest
 
@@ -27,11 +28,14 @@ class PushFolder:
         """Copy what differs, and read it back.
 
         Raises:
+            StageFailed: a folder stands where a file is needed.
             StoreNotWritable: the disk or a permission forbids it.
             VerificationFailed: what was read back is not what was written.
         """
         target = _target(request)
         for done, (name, path) in enumerate(sorted(request.files.items()), 1):
+            if (target / name).is_dir():
+                raise StageFailed(f"{target / name} is a folder where a file is needed.", "Move it away.")
             if not _same(path, target / name):
                 copy_file(path, target / name)
             if not _same(path, target / name):
@@ -42,7 +46,7 @@ class PushFolder:
 
 def _target(request: PushRequest) -> Path:
     path: str = request.options.path or f"exports/{request.name}"
-    return request.folder / Path(path).expanduser()
+    return request.folder / expanded(path, "push.folder")
 
 
 def _same(one: Path, other: Path) -> bool:

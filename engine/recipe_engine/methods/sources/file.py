@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipe_engine.contract import MODEL_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.methods.paths import expanded
 from recipe_registry import sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FileSource:
@@ -31,7 +35,7 @@ class FileSource:
 
 
 def _resolve(request: SourceRequest) -> ResolvedSource:
-    path = request.folder / _expanded(request)
+    path = request.folder / expanded(request.name, request.reference)
     try:
         files = _model_files(path) if request.kind == "model" and path.is_dir() else {path.name: path}
         if not path.exists():
@@ -50,15 +54,6 @@ def _resolve(request: SourceRequest) -> ResolvedSource:
     except OSError as error:
         raise UnresolvedInput(f"{request.reference}: cannot read {path}: {error.strerror}.") from error
     return ResolvedSource(request.reference, tuple(found))
-
-
-def _expanded(request: SourceRequest) -> Path:
-    try:
-        return Path(request.name).expanduser()
-    except RuntimeError:
-        user = request.name.partition("/")[0]
-        hint = "A name that begins with ~ is written ./~."
-        raise UnresolvedInput(f"{request.reference}: there is no user {user}.", hint) from None
 
 
 def _model_files(folder: Path) -> dict[str, Path]:
