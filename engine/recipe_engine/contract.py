@@ -83,6 +83,19 @@ class ResolvedSource:
         raise KeyError(path)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOutline:
+    """What a model's files tell of it without loading it.
+
+    Attributes:
+        config: its config.json.
+        tensors: name of each weight -> its shape, as the headers of the safetensors files say.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRequest:
     """What a source is asked for.
@@ -151,8 +164,31 @@ class FormatCode(Protocol):
     def question(self, row: Mapping[str, Any], options: Any) -> str:
         """What the last answer replies to, as a person wrote it: for samples that people read."""
 
-    def prompt(self, question: str, options: Any, tokenizer: Any) -> str:
-        """The text that a model trained on this format answers, for one question: ``recipe generate``."""
+    def prompt(self, messages: Sequence[Mapping[str, str]], options: Any, tokenizer: Any) -> str:
+        """The text that a model trained on this format answers, after a conversation: ``recipe generate``, ``chat``.
+
+        Args:
+            messages: each with ``role`` (``user`` and ``assistant`` in turn) and ``content``; the last is the user's.
+            options: of the format.
+            tokenizer: the model's.
+        """
+
+
+class PairCode(Protocol):
+    """Turns a row of preferences into two texts. It is a pure function of row, options and tokenizer."""
+
+    def pair(self, row: Mapping[str, Any], options: Any, tokenizer: Any) -> tuple[Sequence[Segment], Sequence[Segment]]:
+        """The text with the better answer, and that with the worse one; both begin with the same prompt.
+
+        Raises:
+            ValueError: for a row that does not fit; the engine adds file and row number.
+        """
+
+    def question(self, row: Mapping[str, Any], options: Any) -> str:
+        """See :meth:`FormatCode.question`."""
+
+    def prompt(self, messages: Sequence[Mapping[str, str]], options: Any, tokenizer: Any) -> str:
+        """See :meth:`FormatCode.prompt`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +200,7 @@ class Inputs:
         model: the live model (adapt, train, evaluate). A stage that only reads it leaves it as it was.
         tokenizer: folder of the tokenizer (train, evaluate, push).
         data: prepared data sets by role: folders that ``recipe_engine.training.rows.read_rows`` reads.
+        artifacts: folders of other artifacts by role: the ``adapter`` that a base model brings.
         base: what the base model is called in configurations and cards; never a local path.
     """
 
@@ -171,6 +208,7 @@ class Inputs:
     model: Any = None
     tokenizer: Path | None = None
     data: Mapping[str, Path] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
     base: str = ""
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from recipe_engine.contract import ModelOutline
 
 STAGES: tuple[str, ...] = ("load", "adapt", "train", "evaluate", "push")
 SINGLE_STAGES: tuple[str, ...] = ("load", "adapt", "train")
 """Stages that take at most one method in a recipe."""
 
 Determinism = Literal["bitwise", "tolerance", "none"]
+DataKind = Literal["text", "preference", "prompt"]
+"""What rows are once they are prepared: texts with their supervised parts, pairs of a better and a worse answer, or
+questions without an answer."""
+ModelKind = Literal["causal_lm", "quantized_lm", "adapter", "reward_model"]
+"""What a model is: whole weights, quantized ones, adapters on frozen weights, or a model that gives a score."""
+LANGUAGE_MODELS: frozenset[ModelKind] = frozenset({"causal_lm", "quantized_lm", "adapter"})
+Payload = Literal["adapter", "merged"]
+Device = Literal["cpu", "cuda"]
+DEVICES: frozenset[Device] = frozenset({"cpu", "cuda"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +53,26 @@ def nothing_to_check(_options: Any) -> Sequence[tuple[str, str]]:
     return ()
 
 
+def fits_everything(_options: Any, _before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """The default of :attr:`Method.clashes`: it works after any method with any options."""
+    return ()
+
+
+def fits_every_model(_options: Any, _outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """The default of :attr:`Method.check_model`: it works on any model."""
+    return ()
+
+
+def runs_anywhere(_options: Any) -> frozenset[Device]:
+    """The default of :attr:`Method.devices`."""
+    return DEVICES
+
+
+def publishes_adapters(_options: Any) -> Payload:
+    """The default of :attr:`Method.payload`: what the training made, as it is."""
+    return "adapter"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A method of a stage: ``[train.sft]`` is the method ``sft`` of the stage ``train``.
@@ -58,8 +89,16 @@ class Method:
         requires: checked before anything runs.
         packages: distributions whose versions enter the key.
         data: the data sets that these options read: role -> name of the ``[data.…]`` table.
-        formats: data formats that it can read; ``None`` for any.
+        data_kinds: role -> the kinds of data that it can read there; a role that is not named takes ``text``.
+        takes: kinds of models that it works on; ``None`` for any.
+        gives: the kind of model that it hands on; ``None`` for the kind that it got.
         check: finds options that contradict each other: (key, what is wrong) for each.
+        clashes: finds options that contradict those of stages before it, which are given as stage -> options:
+            (key, what is wrong, the other key as ``stage.key``) for each.
+        check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
+            (key, what is wrong, a hint) for each.
+        devices: where it can run with these options.
+        payload: what a push method publishes: the result of the training, or that merged into the base.
     """
 
     name: str
@@ -72,8 +111,14 @@ class Method:
     requires: tuple[Requirement, ...] = ()
     packages: tuple[str, ...] = ()
     data: Callable[[Any], Mapping[str, str]] = reads_no_data
-    formats: frozenset[str] | None = None
+    data_kinds: Mapping[str, frozenset[DataKind]] = field(default_factory=dict)
+    takes: frozenset[ModelKind] | None = None
+    gives: ModelKind | None = None
     check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check
+    clashes: Callable[[Any, Mapping[str, Any]], Sequence[tuple[str, str, str]]] = fits_everything
+    check_model: Callable[[Any, ModelOutline], Sequence[tuple[str, str, str]]] = fits_every_model
+    devices: Callable[[Any], frozenset[Device]] = runs_anywhere
+    payload: Callable[[Any], Payload] = publishes_adapters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +127,9 @@ class DataFormat:
 
     Attributes:
         options: the keys that this format adds to its ``[data.…]`` table.
-        implementation: ``package.module:Class``; the class is a :class:`FormatCode`.
+        implementation: ``package.module:Class``; the class is a :class:`FormatCode`, or a :class:`PairCode` for the
+            kind ``preference``.
+        kind: what its rows are once they are prepared.
     """
 
     name: str
@@ -90,6 +137,7 @@ class DataFormat:
     options: type[Any]
     implementation: str
     revision: int = 1
+    kind: DataKind = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +149,7 @@ class Source:
         example: a reference for error messages.
         check: says what is wrong with a reference (the text after the colon), ``""`` where nothing is; pure.
         implementation: ``package.module:Class``; the class is a :class:`SourceCode`.
+        revisions: whether a reference stands for different bytes at different times, so that a revision can be given.
     """
 
     scheme: str
@@ -108,6 +157,7 @@ class Source:
     example: str
     check: Callable[[str], str]
     implementation: str
+    revisions: bool = False
     requires: tuple[Requirement, ...] = ()
 
 

@@ -74,7 +74,7 @@ def generate(
         "type": "generate",
         "node": model,
         "format_node": next(node.id for node in nodes if node.stage == "prepare"),
-        "question": settings.question,
+        "messages": [{"role": "user", "content": settings.question}],
         "max_new_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
         "seed": settings.seed,

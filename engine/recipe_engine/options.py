@@ -31,6 +31,8 @@ class Option:
         pattern: regular expression (ECMA 262) that the text must match somewhere.
         min_items: fewest items of a list.
         in_key: whether a different value can give a different artifact. Names and paths cannot.
+        needs: another option of the same table without which this one cannot matter: its name (it must be given, and
+            be neither false nor 0), or ``name=value``.
     """
 
     description: str
@@ -42,6 +44,7 @@ class Option:
     pattern: str | None = None
     min_items: int | None = None
     in_key: bool = True
+    needs: str = ""
 
 
 def option(description: str, *, default: Any = MISSING, **bounds: Any) -> Any:
@@ -91,13 +94,25 @@ def build(options: type[T], table: Mapping[str, Any]) -> T:
 
 
 def to_table(options: object) -> dict[str, Any]:
-    """The table that says all options, defaults too; what is ``None`` is left out, as TOML has no null."""
+    """The table that says all options, defaults too.
+
+    Left out is what is ``None``, as TOML has no null, and what cannot matter beside the other options.
+    """
     table = {}
     for field in fields_of(type(options)):
         value = getattr(options, field.name)
-        if value is not None:
+        if value is not None and matters(options, field.about):
             table[field.name] = _plain(value)
     return table
+
+
+def matters(options: object, about: Option) -> bool:
+    """Whether an option can matter beside the others: whether what it needs is there."""
+    name, equals, wanted = about.needs.partition("=")
+    if not name:
+        return True
+    value = getattr(options, name)
+    return str(value) == wanted if equals else bool(value)
 
 
 def non_default(options: object) -> dict[str, Any]:

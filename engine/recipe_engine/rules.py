@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from recipe_engine.compose import Composition
+    from recipe_engine.descriptors import DataKind
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
     from recipe_engine.model import Recipe, StageTable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
 """Stage -> the stage whose result it works on."""
+_DEFAULT_KINDS: frozenset[DataKind] = frozenset({"text"})
 _VALUES = frozenset({"base", "source", "format", "image"})
 """Keys whose value is what a rule complains about."""
 
@@ -64,9 +66,10 @@ def _data_sets(recipe: Recipe, catalogue: Catalogue) -> Iterator[Finding]:
     used = set()
     for table in recipe.stages():
         method = catalogue.methods[table.stage, table.method].descriptor
-        for name in method.data(table.options).values():
+        for role, name in method.data(table.options).items():
             used.add(name)
-            yield from _data_set(recipe, table, name, method.formats)
+            kinds = method.data_kinds.get(role, _DEFAULT_KINDS)
+            yield from _data_set(recipe, catalogue, table, name, kinds)
     for name in recipe.data:
         if name not in used:
             yield (
@@ -76,7 +79,9 @@ def _data_sets(recipe: Recipe, catalogue: Catalogue) -> Iterator[Finding]:
             )
 
 
-def _data_set(recipe: Recipe, table: StageTable, name: str, formats: frozenset[str] | None) -> Iterable[Finding]:
+def _data_set(
+    recipe: Recipe, catalogue: Catalogue, table: StageTable, name: str, kinds: frozenset[DataKind]
+) -> Iterable[Finding]:
     path: KeyPath = (table.stage, table.instance)
     if name not in recipe.data:
         yield (
@@ -84,12 +89,13 @@ def _data_set(recipe: Recipe, table: StageTable, name: str, formats: frozenset[s
             f"it reads the data set [data.{name}], which this recipe has not",
             f"Add the table [data.{name}].",
         )
-    elif formats is not None and recipe.data[name].table.format not in formats:
+    elif catalogue.formats[recipe.data[name].table.format].descriptor.kind not in kinds:
         found = recipe.data[name].table.format
+        formats = [name for name, known in catalogue.formats.items() if known.descriptor.kind in kinds]
         yield (
             ("data", name, "format"),
             f'{table.stage}.{table.instance} cannot read the format "{found}"',
-            f"It reads {', '.join(sorted(formats))}.",
+            f"It reads {', '.join(formats)}.",
         )
 
 

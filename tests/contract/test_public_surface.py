@@ -14,13 +14,16 @@ from recipe_engine.hookmark import PROJECT, hookimpl
 
 SURFACE = {
     "contract": """
-        FileReference FormatCode Inputs MODEL_FILES NodeInfo PushCode PushRequest Reporter ResolvedSource Segment
+        FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest Reporter
+        ResolvedSource Segment
         SourceCode SourceFile SourceRequest StageCode StageRequest StageResult WEIGHT_FILES
     """,
     "descriptors": """
-        DataFormat Determinism Method Requirement Runner SINGLE_STAGES STAGES Source nothing_to_check reads_no_data
+        DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement Runner
+        SINGLE_STAGES STAGES Source fits_every_model fits_everything nothing_to_check publishes_adapters reads_no_data
+        runs_anywhere
     """,
-    "options": "Option OptionField T build fields_of is_literal members non_default option to_table",
+    "options": "Option OptionField T build fields_of is_literal matters members non_default option to_table",
     "hookmark": "PROJECT hookimpl",
     "errors": """
         DataRejected Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem RecipeError
@@ -52,7 +55,8 @@ def test_the_marker_belongs_to_the_project() -> None:
 
 def test_a_method_needs_no_more_than_four_things() -> None:
     method = Method(name="n", summary="s", options=object, implementation="a:B")
-    assert (method.revision, method.determinism, method.seeded, method.formats) == (1, "bitwise", False, None)
+    assert (method.revision, method.determinism, method.seeded) == (1, "bitwise", False)
+    assert (method.takes, method.gives, method.data_kinds) == (None, None, {})
     assert (method.requires, method.packages) == ((), ())
     assert (method.data(None), method.check(None)) == ({}, ())
 

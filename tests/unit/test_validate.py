@@ -391,7 +391,9 @@ def test_messages_for_kinds_of_options_that_only_plugins_have(golden: Golden) ->
 class PoemPlugin:
     @hookimpl
     def recipe_data_formats(self) -> list[DataFormat]:
-        return [DataFormat(name="poem", summary="One poem a row", options=FormatChat, implementation="a:B")]
+        return [
+            DataFormat(name="poem", summary="One poem a row", options=FormatChat, implementation="a:B", kind="prompt")
+        ]
 
 
 def test_a_format_that_a_method_cannot_read(golden: Golden) -> None:

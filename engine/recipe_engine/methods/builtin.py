@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recipe_engine.descriptors import DataFormat, Method, Requirement, Runner, Source
+from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import options
 from recipe_engine.methods.sources import references
@@ -21,7 +21,6 @@ _TRANSFORMERS = Requirement(
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
 _MODEL_PACKAGES = ("torch", "transformers")
-_TEXT = frozenset({"instruction", "chat"})
 
 
 @hookimpl(trylast=True)
@@ -32,6 +31,7 @@ def recipe_load_methods() -> Iterator[Method]:
         summary="Load the weights without quantization",
         options=options.LoadFull,
         implementation="recipe_engine.methods.load_full:LoadFull",
+        gives="causal_lm",
         requires=(_TORCH, _TRANSFORMERS),
         packages=_MODEL_PACKAGES,
     )
@@ -40,6 +40,7 @@ def recipe_load_methods() -> Iterator[Method]:
         summary="Quantize to 4-bit NormalFloat",
         options=options.LoadNf4,
         implementation="recipe_engine.methods.load_nf4:LoadNf4",
+        gives="quantized_lm",
         requires=(
             _TORCH,
             _TRANSFORMERS,
@@ -62,6 +63,8 @@ def recipe_adapt_methods() -> Iterator[Method]:
         summary="Low-rank adapters",
         options=options.AdaptLora,
         implementation="recipe_engine.methods.adapt_lora:AdaptLora",
+        takes=LANGUAGE_MODELS,
+        gives="adapter",
         seeded=True,
         requires=(_TORCH, _PEFT),
         packages=(*_MODEL_PACKAGES, "peft"),
@@ -80,7 +83,7 @@ def recipe_train_methods() -> Iterator[Method]:
         requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
-        formats=_TEXT,
+        takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
     )
 
@@ -106,7 +109,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
             requires=(_TORCH, _TRANSFORMERS),
             packages=_MODEL_PACKAGES,
             data=lambda chosen: {"eval": chosen.data},
-            formats=_TEXT,
+            takes=LANGUAGE_MODELS,
         )
 
 
@@ -137,6 +140,7 @@ def recipe_sources() -> Iterator[Source]:
         example="hub:owner/name",
         check=references.check_hub,
         implementation="recipe_engine.methods.sources.hub:HubSource",
+        revisions=True,
         requires=(Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",)),),
     )
     yield Source(

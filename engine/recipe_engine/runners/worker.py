@@ -29,7 +29,7 @@ from recipe_registry import RegistryError, StoreNotWritable
 from recipe_registry.errors import WRITE_HINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _SECONDS_BETWEEN_PROGRESS = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -149,7 +149,7 @@ class Worker:
 
         self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
         tokenizer = open_tokenizer(self._artifacts["tokenizer"])
-        prompt = self._prompt(command["format_node"], command["question"], tokenizer)
+        prompt = self._prompt(command["format_node"], command["messages"], tokenizer)
         model = self._materialize(command["node"])
         seed_everything(command["seed"])
         for text in stream(
@@ -162,10 +162,10 @@ class Worker:
             self._channel.send("text", text=text)
         self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[])
 
-    def _prompt(self, prepare_node: str, question: str, tokenizer: Any) -> str:
+    def _prompt(self, prepare_node: str, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
         node = self._nodes[prepare_node]
         code = load_symbol(self._catalogue.formats[node["method"]].descriptor.implementation)()
-        text: str = code.prompt(question, self._options(node).format_options, tokenizer)
+        text: str = code.prompt(messages, self._options(node).format_options, tokenizer)
         return text
 
     def _request(self, node: Mapping[str, Any], output: Path, work: Path) -> StageRequest:

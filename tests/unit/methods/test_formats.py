@@ -126,10 +126,10 @@ def test_a_template_without_an_end_gets_one(tokenizer_of: TokenizerOf) -> None:
 
 def test_prompt_is_what_stands_before_the_answer_in_a_row(tokenizer: Any) -> None:
     plain = FormatInstruction(template="Q: {prompt}\nA: ", fields=PromptFields(prompt="q", completion="a"))
-    assert Instruction().prompt("Hi", plain, tokenizer) == "Q: Hi\nA: "
+    assert Instruction().prompt([{"role": "user", "content": "Hi"}], plain, tokenizer) == "Q: Hi\nA: "
     expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert Instruction().prompt("Hi", FormatInstruction(), tokenizer) == expected
-    assert Chat().prompt("Hi", FormatChat(), tokenizer) == expected
+    assert Instruction().prompt([{"role": "user", "content": "Hi"}], FormatInstruction(), tokenizer) == expected
+    assert Chat().prompt([{"role": "user", "content": "Hi"}], FormatChat(), tokenizer) == expected
 
 
 def test_question() -> None:

@@ -256,7 +256,7 @@ class Fixed:
     def question(self, row: Mapping[str, Any], options: Any) -> str:
         return "?"
 
-    def prompt(self, question: str, options: Any, tokenizer: Any) -> str:
+    def prompt(self, messages: Any, options: Any, tokenizer: Any) -> str:
         return "?"
 
 

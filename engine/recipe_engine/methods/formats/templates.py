@@ -47,9 +47,11 @@ class Instruction:
         """The prompt."""
         return _text(row, options.fields.prompt)
 
-    def prompt(self, question: str, options: FormatInstruction, tokenizer: Any) -> str:
-        """What stands before the answer to ``question`` in a row."""
-        row = {options.fields.prompt: question, options.fields.completion: _SOME_ANSWER}
+    def prompt(self, messages: Sequence[Message], options: FormatInstruction, tokenizer: Any) -> str:
+        """What stands before the answer to the last message; a template of its own knows no earlier ones."""
+        if options.template is None:
+            return _opened(_with_system([*messages], options.system), tokenizer)
+        row = {options.fields.prompt: messages[-1]["content"], options.fields.completion: _SOME_ANSWER}
         return _before_last(self.segments(row, options, tokenizer))
 
 
@@ -71,10 +73,9 @@ class Chat:
         """The last message that the assistant replies to."""
         return _messages(row, options.field)[-2]["content"]
 
-    def prompt(self, question: str, options: FormatChat, tokenizer: Any) -> str:
-        """What stands before the answer to a conversation's first message."""
-        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": _SOME_ANSWER}]
-        return _before_last(self.segments({options.field: messages}, options, tokenizer))
+    def prompt(self, messages: Sequence[Message], options: FormatChat, tokenizer: Any) -> str:
+        """What stands before the answer to the conversation's last message."""
+        return _opened(_with_system([*messages], options.system), tokenizer)
 
 
 def conversation(messages: Sequence[Message], tokenizer: Any) -> list[Segment]:
@@ -127,6 +128,11 @@ def _check_end(answer: str, tokenizer: Any) -> None:
             f"the answer contains the end-of-sequence token {tokenizer.eos_token}, so what follows it would never be "
             "written"
         )
+
+
+def _opened(messages: Sequence[Message], tokenizer: Any) -> str:
+    """The text before an answer to the last message."""
+    return _before_last(conversation([*messages, {"role": "assistant", "content": _SOME_ANSWER}], tokenizer))
 
 
 def _before_last(segments: Sequence[Segment]) -> str:
