@@ -1,22 +1,35 @@
-"""From a file and the command line's overrides to the tree that is validated."""
+"""From files and the command line's overrides to the tree that is validated.
+
+A recipe may extend another (``extends = "base.toml"``): its tables are merged into the other's, key by key, and every
+key keeps the place where it was written. It may also start from the result of another recipe
+(``base = { recipe = "sft.toml" }``), which is composed beside it.
+"""
 
 from __future__ import annotations
 
 import copy
+import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine import document
-from recipe_engine.errors import InvalidRecipe, Problem
+from recipe_engine.descriptors import SINGLE_STAGES
+from recipe_engine.errors import InvalidRecipe, Problem, UnresolvedInput
+from recipe_engine.model import PLUGIN_FILE_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from recipe_engine.document import Document, KeyPath
 
+EXTENDS = "extends"
+BASE_RECIPE: KeyPath = ("model", "base", "recipe")
+"""Where a recipe names the one whose result it starts from."""
 _KEY_PART = re.compile(r'"([^"]*)"|([A-Za-z0-9_-]+)')
+_PINNED = {"model": "base", "data": "source"}
+"""Table -> the key whose value its ``revision`` belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +37,40 @@ class Composition:
     """A tree, and where each of its keys was written: in a file or in an override.
 
     Attributes:
-        document: the file.
-        tree: its tree with the overrides applied.
+        layers: the file, then the one that it extends, then the one that that one extends, and so on.
+        tree: their trees merged, with the overrides applied and without ``extends``.
         overrides: key path -> the override as the user typed it.
+        base: the recipe whose result this one starts from, if it does.
     """
 
-    document: Document
+    layers: tuple[Document, ...]
     tree: Mapping[str, Any]
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    base: Composition | None = None
+
+    @property
+    def document(self) -> Document:
+        """The file itself."""
+        return self.layers[0]
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the tree are relative to."""
+        return Path(self.document.file).parent
+
+    def lineage(self) -> tuple[Composition, ...]:
+        """The recipes whose results this one builds on, the first first, and itself."""
+        return (*(self.base.lineage() if self.base else ()), self)
+
+    def plugin_files(self, folder: Path | None = None) -> list[Path]:
+        """The single-file plugins that this recipe names, without those of its base.
+
+        Args:
+            folder: what their paths are relative to, where that is not the recipe's folder.
+        """
+        named = self.tree.get("plugins")
+        paths = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        return [(folder or self.folder) / path for path in paths if path.endswith(PLUGIN_FILE_SUFFIX)]
 
     def problem(self, path: KeyPath, message: str, hint: str = "", *, value: bool = False) -> Problem:
         """A problem at a key, or at its value; at the nearest table where the key itself is not there.
@@ -43,29 +82,172 @@ class Composition:
             typed = self._typed(path[:length])
             if typed:
                 return Problem(f"--set {typed}", 0, 0, document.dotted(path), sentence, hint)
-        return self.document.problem(path, sentence, hint, at="value" if value else "key")
+        return self._layer(path).problem(path, sentence, hint, at="value" if value else "key")
+
+    def place(self, path: KeyPath) -> str:
+        """Where a key stands, for a message about another one: ``r.toml:14:1``."""
+        there = self.problem(path, "")
+        return f"{there.file}:{there.line}:{there.column}" if there.line else there.file
 
     def _typed(self, path: KeyPath) -> str:
-        """The override that gave what is at ``path``, or that made the table there; ``""`` where the file did."""
-        if path in self.overrides or path in self.document.keys:
+        """The override that gave what is at ``path``, or that made the table there; ``""`` where a file did."""
+        if path in self.overrides or any(path in layer.keys for layer in self.layers):
             return self.overrides.get(path, "")
         return next((typed for key, typed in self.overrides.items() if key[: len(path)] == path), "")
 
+    def _layer(self, path: KeyPath) -> Document:
+        """The file that wrote the key; of its nearest table where nobody wrote the key."""
+        for length in range(len(path), 0, -1):
+            for layer in self.layers:
+                if path[:length] in layer.keys:
+                    return layer
+        return self.document
+
 
 def compose(path: Path | str, overrides: Sequence[str] = ()) -> Composition:
-    """Read a recipe and apply ``key=value`` overrides in their order.
+    """Read a recipe with all that it is made of, and apply ``key=value`` overrides in their order.
 
     Raises:
-        InvalidRecipe: where the file or an override cannot be read.
+        InvalidRecipe: where a file or an override cannot be read, or recipes refer to each other in a circle.
         UnresolvedInput: where there is no such file.
     """
     found = document.read(path)
-    return apply(found, overrides)
+    return _compose(found, overrides, (found.file,))
 
 
 def apply(found: Document, overrides: Sequence[str]) -> Composition:
     """Apply overrides to a document that was read already."""
-    tree = copy.deepcopy(found.tree)
+    return _compose(found, overrides, (found.file,))
+
+
+def _compose(found: Document, overrides: Sequence[str], users: tuple[str, ...]) -> Composition:
+    layers = _layers(found)
+    tree: dict[str, Any] = {}
+    for layer in reversed(layers):
+        own = copy.deepcopy(layer.tree)
+        own.pop(EXTENDS, None)
+        if layer is not found:
+            _anchor(own, Path(layer.file).parent, Path(found.file).parent)
+        tree = _merged(tree, own)
+    places = _overridden(tree, overrides)
+    composition = Composition(layers, tree, places)
+    base = _base(composition, users)
+    return Composition(layers, tree, places, base) if base else composition
+
+
+def _layers(found: Document) -> tuple[Document, ...]:
+    layers = [found]
+    while EXTENDS in layers[-1].tree:
+        layers.append(_extended(layers))
+    return tuple(layers)
+
+
+def _extended(layers: Sequence[Document]) -> Document:
+    """The file that the last layer extends."""
+    last = layers[-1]
+    name = last.tree[EXTENDS]
+
+    def problem(message: str, hint: str) -> Problem:
+        return last.problem((EXTENDS,), message, hint, at="value")
+
+    if not isinstance(name, str) or not name:
+        raise InvalidRecipe([problem("expected the path of a recipe.", 'Such as extends = "base.toml".')])
+    return _read(Path(last.file).parent / name, [layer.file for layer in layers], problem)
+
+
+def _base(composition: Composition, users: Sequence[str]) -> Composition | None:
+    """The recipe whose result this one starts from; whatever else stands there is for the validation."""
+    name: Any = composition.tree
+    for part in BASE_RECIPE:
+        name = name.get(part) if isinstance(name, dict) else None
+    if not isinstance(name, str) or not name:
+        return None
+    found = _read(
+        composition.folder / name,
+        users,
+        lambda message, hint: composition.problem(BASE_RECIPE, message, hint, value=True),
+    )
+    return _compose(found, (), (*users, found.file))
+
+
+def _read(path: Path, users: Sequence[str], problem: Callable[[str, str], Problem]) -> Document:
+    """Read a recipe that another one names.
+
+    Args:
+        path: the file.
+        users: the files that led here, each naming the next.
+        problem: makes a problem, with a message and a hint, of the place where it is named.
+
+    Raises:
+        InvalidRecipe: where there is no such file, it is no recipe, or it led here.
+    """
+    seen = [_identity(user) for user in users]
+    if _identity(path) in seen:
+        circle = " -> ".join([*users[seen.index(_identity(path)) :], str(path)])
+        raise InvalidRecipe([problem(f"the recipes refer to each other in a circle: {circle}.", "")])
+    try:
+        return document.read(path)
+    except UnresolvedInput as error:
+        raise InvalidRecipe([problem(error.message, "The path is relative to the file that names it.")]) from None
+
+
+def _identity(path: Path | str) -> str:
+    return os.path.realpath(path)
+
+
+def _anchor(tree: dict[str, Any], written_in: Path, read_from: Path) -> None:
+    """Make relative paths of a file relative to another folder: that of the recipe that extends it."""
+    if _identity(written_in) == _identity(read_from):
+        return
+
+    def moved(path: str) -> str:
+        return path if path.startswith(("/", "~")) else os.path.relpath(written_in / path, read_from)
+
+    for name, key in _PINNED.items():
+        tables = [tree.get(name)] if name == "model" else _values(tree.get(name))
+        for table in tables:
+            if not isinstance(table, dict):
+                continue
+            reference = table.get(key)
+            if isinstance(reference, str) and reference.startswith("file:"):
+                table[key] = f"file:{moved(reference.removeprefix('file:'))}"
+            elif isinstance(reference, dict) and isinstance(reference.get("recipe"), str):
+                reference["recipe"] = moved(reference["recipe"])
+    plugins = tree.get("plugins")
+    if isinstance(plugins, list):
+        tree["plugins"] = [
+            moved(item) if isinstance(item, str) and item.endswith(PLUGIN_FILE_SUFFIX) else item for item in plugins
+        ]
+
+
+def _values(table: Any) -> list[Any]:
+    return list(table.values()) if isinstance(table, dict) else []
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
+    """Tables are merged, anything else is replaced; so is a table that stands for another thing."""
+    merged = dict(below)
+    for key, value in above.items():
+        before, here = merged.get(key), (*path, key)
+        if isinstance(before, dict) and isinstance(value, dict) and not _stands_for_another(here, before, value):
+            merged[key] = _merged(before, value, here)
+        else:
+            merged[key] = value
+    pinned = _PINNED.get(str(path[0]), "") if path else ""
+    if pinned in above and above[pinned] != below.get(pinned) and "revision" not in above:
+        merged.pop("revision", None)
+    return merged
+
+
+def _stands_for_another(path: KeyPath, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a table names another method than the one below it, whose options say nothing of its own."""
+    if len(path) == 1:
+        return path[0] in SINGLE_STAGES and not before.keys() & now.keys()
+    return len(path) == 2 and "method" in now and now["method"] != before.get("method", path[1])
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[KeyPath, str]:
+    """Apply the overrides to the tree; key path -> override."""
     places: dict[KeyPath, str] = {}
     problems = []
     for typed in overrides:
@@ -78,7 +260,7 @@ def apply(found: Document, overrides: Sequence[str]) -> Composition:
         places = {key: before for key, before in places.items() if key[: len(path)] != path} | {path: typed}
     if problems:
         raise InvalidRecipe(problems)
-    return Composition(found, tree, places)
+    return places
 
 
 def _parse_override(typed: str) -> tuple[KeyPath, Any]:
@@ -92,6 +274,8 @@ def _parse_override(typed: str) -> tuple[KeyPath, Any]:
         parts.append(match[1] if match[1] is not None else match[2])
         position = match.end() + 1
         if match.end() == len(key):
+            if parts == [EXTENDS]:
+                raise ValueError("a recipe's own file says what it extends.")
             return tuple(parts), document.parse_value(text.strip())
         if key[match.end()] != ".":
             break

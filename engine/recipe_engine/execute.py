@@ -94,7 +94,9 @@ def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Nod
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None:
             check_versions(registered.descriptor.requires)
-    for reference in (recipe.model.base, *(data.table.source for data in recipe.data.values())):
+    parts = recipe.lineage()
+    references = [data.table.source for part in parts for data in part.data.values()]
+    for reference in (recipe.source, *references):
         check_versions(catalogue.sources[reference.partition(":")[0]].descriptor.requires)
 
 
@@ -167,15 +169,15 @@ class Execution:
             self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
             reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter), "ran"
-        self._planner = Planner(self._recipe, self._registry, self._hardware, resolution)
+        self._planner = Planner(self._recipe, self._registry, self._hardware, resolution, self._nodes)
         found = resolution.known()
         self._journal.resolved(found)
         begin = begin_message(
             self._nodes,
             found,
-            seed=self._recipe.top.seed,
             device=self._hardware.device,
             base=base_name(self._recipe, resolution),
+            plugins=self._catalogue.files,
         )
         log = self._journal.folder / "worker.log"
         self._worker = WorkerSession(self._catalogue, self._hardware, begin, log, self._interrupts)
@@ -184,7 +186,8 @@ class Execution:
     def _compute(self, node: Node) -> FinishedNode:
         planner = self._planner
         assert planner is not None  # resolve is always the first node
-        key, components = planner.key(node, {name: self._artifact(name).digest for name in node.inputs.values()})
+        artifacts = {name: done.artifact.digest for name, done in self._done.items() if done.artifact}
+        key, components = planner.key(node, artifacts)
         cached = self._cached(node, key)
         if cached is not None:
             return cached
@@ -231,7 +234,7 @@ class Execution:
     def _push(self, node: Node) -> FinishedNode:
         method = self._catalogue.methods["push", node.method].descriptor
         artifacts = [self._artifact(name) for name in node.inputs.values()]
-        files = payload_files(artifacts, self._journal.recipe_file, self._card(), self._journal.folder)
+        files = payload_files(artifacts, self._journal.recipe_files, self._card(), self._journal.folder)
         request = PushRequest(
             name=self._recipe.name,
             options=build(method.options, node.options),

@@ -59,14 +59,14 @@ def generate(
         raise InvalidArguments(f"Run {record.id} has no result of {model}.", "Give a run that has succeeded.")
     resolution = peek(recipe, catalogue, registry.sources)
     if resolution.model is None or not resolution.model.is_local:
-        raise UnresolvedInput(f"The base model {recipe.model.base} is not on this machine.", "Run the recipe again.")
+        raise UnresolvedInput(f"The base model {recipe.source} is not on this machine.", "Run the recipe again.")
     nodes, machine, interrupts = build_graph(recipe, catalogue), hardware(recipe), Interrupts()
     begin = begin_message(
         nodes,
         resolution.known(),
-        seed=recipe.top.seed,
         device=machine.device,
         base=base_name(recipe, resolution),
+        plugins=catalogue.files,
     )
     log = registry.runs.directory(record.id) / "generate.log"
     session = WorkerSession(catalogue, machine, begin, log, interrupts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
 
     from recipe_engine.descriptors import Method
     from recipe_engine.model import DataSet, Recipe, StageTable
-    from recipe_engine.plugins import Catalogue
+    from recipe_engine.plugins import Catalogue, Registered
 
 _TOKENIZER_REVISION = 1
+MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 
 
@@ -34,6 +36,8 @@ class Node:
         inputs: role -> node whose artifact it builds on.
         consumes: whether the live model that it gets is changed, so that nobody else can use it afterwards.
         distribution: of the plugin that brought the method; ``""`` for built-in ones.
+        plugin_sha256: of that plugin, where it is a single file.
+        seed: of its own, derived from the recipe's.
         on_host: whether it runs in the engine's own process: sources and pushes.
     """
 
@@ -51,6 +55,8 @@ class Node:
     seeded: bool = False
     packages: tuple[str, ...] = ()
     distribution: str = ""
+    plugin_sha256: str = ""
+    seed: int = 0
     on_host: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -64,11 +70,21 @@ class Node:
             "implementation": self.implementation,
             "source": self.source,
             "consumes": self.consumes,
+            "seed": self.seed,
         }
+
+    @property
+    def name(self) -> str:
+        """The id within its own recipe: without the name of a recipe that the run's recipe builds on."""
+        return self.id.rpartition("/")[2]
 
 
 def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
-    """The nodes of a recipe, each after those that it builds on."""
+    """The nodes of a recipe, each after those that it builds on.
+
+    A recipe that this one starts from is trained first, under its own name (``sft/train``), without its evaluations
+    and pushes. Its nodes have the keys that they have in a run of their own.
+    """
     nodes = [
         Node(id="resolve", stage="resolve", instance="resolve", method="sources", on_host=True),
         Node(
@@ -81,20 +97,12 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
             revision=_TOKENIZER_REVISION,
             packages=_TOKENIZER_PACKAGES,
         ),
-        *(_prepare(data, catalogue) for data in recipe.data.values()),
     ]
-    if recipe.load is not None:
-        nodes.append(_stage(recipe.load, catalogue, "load", source="model"))
-    nodes += [_evaluation(table, catalogue, "base", "load") for table in recipe.evaluate]
-    if recipe.adapt is not None:
-        nodes.append(_stage(recipe.adapt, catalogue, "adapt", inputs={"model": "load"}, consumes=True))
-    if recipe.train is not None:
-        nodes.append(_stage(recipe.train, catalogue, "train", inputs={"model": "adapt"}, consumes=True))
-        nodes += [_evaluation(table, catalogue, "result", "train") for table in recipe.evaluate]
-    for table in recipe.push:
-        node_id = f"push.{table.instance}"
-        nodes.append(_stage(table, catalogue, node_id, inputs={"adapter": "train"}, on_host=True))
-    return tuple(nodes)
+    parts = [_Part(part, catalogue, "" if part is recipe else f"{part.name}/") for part in recipe.lineage()]
+    nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
+    nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
+    nodes += parts[-1].trained(evaluated=True)
+    return (*nodes, *parts[-1].published())
 
 
 def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, ...]:
@@ -108,54 +116,150 @@ def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, 
     return tuple(node for node in nodes if node.id in wanted)
 
 
-def _prepare(data: DataSet, catalogue: Catalogue) -> Node:
-    registered = catalogue.formats[data.table.format]
+class _Part:
+    """The nodes of one recipe: of the run's own, or of one that it builds on.
+
+    Args:
+        recipe: the recipe.
+        catalogue: what is installed.
+        prefix: what its nodes' ids begin with.
+    """
+
+    def __init__(self, recipe: Recipe, catalogue: Catalogue, prefix: str) -> None:
+        self._recipe = recipe
+        self._catalogue = catalogue
+        self._prefix = prefix
+
+    def prepared(self, *, every: bool) -> list[Node]:
+        """A node for each data set, or for those that the training reads."""
+        train = self._recipe.train
+        read = set(self._method(train).data(train.options).values()) if train else set()
+        return [self._prepare(data) for name, data in self._recipe.data.items() if every or name in read]
+
+    def trained(self, *, evaluated: bool) -> list[Node]:
+        """From the base model to the trained one; with the evaluations of both, or without."""
+        recipe, nodes = self._recipe, []
+        if recipe.load is not None:
+            nodes.append(self._stage(recipe.load, "load", source="model"))
+            nodes += self._attached()
+            nodes += self._evaluations("base", nodes[-1].id) if evaluated else []
+        if recipe.adapt is not None:
+            model = nodes[-1 - (len(recipe.evaluate) if evaluated else 0)].id
+            nodes.append(self._stage(recipe.adapt, "adapt", inputs={"model": model}, consumes=True))
+        if recipe.train is not None:
+            nodes.append(self._stage(recipe.train, "train", inputs={"model": nodes[-1].id}, consumes=True))
+            nodes += self._evaluations("result", nodes[-1].id) if evaluated else []
+        return nodes
+
+    def published(self) -> list[Node]:
+        """The pushes, and the merge that some of them want."""
+        pushes = self._recipe.push
+        payloads = {table.instance: self._method(table).payload(table.options) for table in pushes}
+        nodes = [_merge()] if "merged" in payloads.values() else []
+        for table in pushes:
+            inputs = {"adapter": "merge" if payloads[table.instance] == "merged" else "train"}
+            nodes.append(self._stage(table, f"push.{table.instance}", inputs=inputs, on_host=True))
+        return nodes
+
+    def _attached(self) -> list[Node]:
+        """The adapters of the recipes that this one builds on, frozen, one on top of the other."""
+        nodes: list[Node] = []
+        for base in self._recipe.lineage()[:-1]:
+            below = nodes[-1].id if nodes else f"{self._prefix}load"
+            nodes.append(
+                Node(
+                    id=f"{self._prefix}attach.{base.name}",
+                    stage="attach",
+                    instance=base.name,
+                    method="adapter",
+                    implementation="recipe_engine.methods.attach:AttachStage",
+                    inputs={"model": below, "adapter": f"{base.name}/train"},
+                    consumes=True,
+                    packages=MODEL_PACKAGES,
+                )
+            )
+        return nodes
+
+    def _prepare(self, data: DataSet) -> Node:
+        registered = self._catalogue.formats[data.table.format]
+        return Node(
+            id=f"{self._prefix}prepare.{data.name}",
+            stage="prepare",
+            instance=data.name,
+            method=data.table.format,
+            implementation="recipe_engine.methods.prepare:PrepareStage",
+            options=data.to_table(),
+            changed_options={**non_default(data.table), **non_default(data.format_options)},
+            source=f"{self._prefix}data.{data.name}",
+            inputs={"tokenizer": "tokenizer"},
+            revision=registered.descriptor.revision,
+            packages=_TOKENIZER_PACKAGES,
+            **_plugin(registered),
+        )
+
+    def _evaluations(self, side: str, model: str) -> list[Node]:
+        return [
+            self._stage(table, f"evaluate.{table.instance}@{side}", inputs={"model": model})
+            for table in self._recipe.evaluate
+        ]
+
+    def _stage(self, table: StageTable, node_id: str, **given: Any) -> Node:
+        method = self._method(table)
+        inputs = dict(given.pop("inputs", {}))
+        if table.stage not in ("load", "adapt"):
+            inputs["tokenizer"] = "tokenizer"
+        for role, data_set in method.data(table.options).items():
+            inputs[f"data.{role}"] = f"{self._prefix}prepare.{data_set}"
+        return Node(
+            id=f"{self._prefix}{node_id}",
+            stage=table.stage,
+            instance=table.instance,
+            method=table.method,
+            implementation=method.implementation,
+            options=to_table(table.options),
+            changed_options=non_default(table.options),
+            inputs=inputs,
+            revision=method.revision,
+            seeded=method.seeded,
+            seed=node_seed(self._recipe.top.seed, node_id),
+            packages=method.packages,
+            **_plugin(self._catalogue.methods[table.stage, table.method]),
+            **given,
+        )
+
+    def _method(self, table: StageTable) -> Method:
+        return self._catalogue.methods[table.stage, table.method].descriptor
+
+
+def _merge() -> Node:
     return Node(
-        id=f"prepare.{data.name}",
-        stage="prepare",
-        instance=data.name,
-        method=data.table.format,
-        implementation="recipe_engine.methods.prepare:PrepareStage",
-        options=data.to_table(),
-        changed_options={**non_default(data.table), **non_default(data.format_options)},
-        source=f"data.{data.name}",
-        inputs={"tokenizer": "tokenizer"},
-        revision=registered.descriptor.revision,
-        packages=_TOKENIZER_PACKAGES,
-        distribution=_distribution(registered.distribution),
+        id="merge",
+        stage="merge",
+        instance="merge",
+        method="merge",
+        implementation="recipe_engine.methods.merge:MergeStage",
+        inputs={"model": "train", "tokenizer": "tokenizer"},
+        packages=MODEL_PACKAGES,
     )
 
 
-def _evaluation(table: StageTable, catalogue: Catalogue, suffix: str, model: str) -> Node:
-    return _stage(table, catalogue, f"evaluate.{table.instance}@{suffix}", inputs={"model": model})
+def node_seed(seed: int, name: str) -> int:
+    """A node's own seed; an evaluation has the same before and after training.
+
+    32 bits: what every generator takes.
+
+    Args:
+        seed: the recipe's.
+        name: of the node within its recipe.
+    """
+    name = name.partition("@")[0]
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
-def _stage(table: StageTable, catalogue: Catalogue, node_id: str, **given: Any) -> Node:
-    registered = catalogue.methods[table.stage, table.method]
-    method: Method = registered.descriptor
-    inputs = dict(given.pop("inputs", {}))
-    if table.stage not in ("load", "adapt"):
-        inputs["tokenizer"] = "tokenizer"
-    for role, data_set in method.data(table.options).items():
-        inputs[f"data.{role}"] = f"prepare.{data_set}"
-    return Node(
-        id=node_id,
-        stage=table.stage,
-        instance=table.instance,
-        method=table.method,
-        implementation=method.implementation,
-        options=to_table(table.options),
-        changed_options=non_default(table.options),
-        inputs=inputs,
-        revision=method.revision,
-        seeded=method.seeded,
-        packages=method.packages,
-        distribution=_distribution(registered.distribution),
-        **given,
-    )
-
-
-def _distribution(name: str) -> str:
+def _plugin(registered: Registered[Any]) -> dict[str, Any]:
+    """What tells the code of a plugin from any other; nothing for built-in methods."""
     from recipe_engine.plugins import BUILTIN
 
-    return "" if name == BUILTIN else name
+    if registered.distribution == BUILTIN:
+        return {}
+    return {"distribution": registered.distribution, "plugin_sha256": registered.sha256}

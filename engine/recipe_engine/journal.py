@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.errors import Interrupted
 from recipe_engine.lock import Hardware, packages_identity
 from recipe_engine.report.result import compared_metrics, result_json
-from recipe_registry import Artifact, RunRecord, StoreNotWritable, digest_of, write_bytes
+from recipe_registry import Artifact, RunRecord, StoreNotWritable, write_bytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from recipe_engine.contract import ResolvedSource
     from recipe_engine.graph import Node
     from recipe_engine.model import Recipe
@@ -69,7 +71,7 @@ class Journal:
     Attributes:
         run_id: of the run, new.
         folder: of the run, in the registry.
-        recipe_file: the recipe as it is run, in that folder.
+        recipe_files: the recipe as it is run and those that it builds on: name -> where it is kept.
     """
 
     def __init__(
@@ -87,13 +89,13 @@ class Journal:
         self._begun = time.perf_counter()
         self.run_id = registry.runs.new_id()
         self.folder = registry.runs.directory(self.run_id)
-        self.recipe_file = registry.runs.save_recipe(self.run_id, *recipe.as_run())
+        self.recipe_files = self._keep(recipe.as_run())
         self._record = RunRecord(
             id=self.run_id,
             name=recipe.name,
             status="running",
             started=_now(),
-            recipe_digest=digest_of(recipe.to_table()),
+            recipe_digest=recipe.digest(),
             environment={
                 **hardware.to_json(),
                 "python": platform.python_version(),
@@ -101,10 +103,21 @@ class Journal:
                 "packages": {name: dict(identity) for name, identity in packages.items()},
             },
             # Targets tell a part of a recipe, such as `data show` runs, from a whole one.
-            facts={"folder": str(recipe.folder.absolute()), "targets": sorted(targets) if targets else None},
+            facts={
+                "folder": str(recipe.folder.absolute()),
+                "base_folders": [str(base.folder.absolute()) for base in recipe.lineage()[:-1]],
+                "targets": sorted(targets) if targets else None,
+            },
         )
         registry.runs.save(self._record)
         self.emit("run_started", name=recipe.name, nodes=[node.id for node in nodes])
+
+    def _keep(self, files: Mapping[str, bytes]) -> dict[str, Path]:
+        (own, text), *bases = files.items()
+        kept = self._runs.save_recipe(self.run_id, own, text)
+        for name, base in bases:
+            write_bytes(self.folder / name, base)
+        return {kept.name: kept, **{name: self.folder / name for name, _ in bases}}
 
     def emit(self, kind: str, **content: Any) -> None:
         """Keep an event and pass it on; progress is passed on only."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from recipe_registry import digest_of
 if TYPE_CHECKING:
     from recipe_engine.graph import Node
 
-KEY_FORMAT = 1
+KEY_FORMAT = 2
 # Text is text on any machine; everything after it goes through floating-point sums.
 _TEXT_STAGES = frozenset({"tokenizer", "prepare"})
 
@@ -35,13 +34,12 @@ def source_digest(source: ResolvedSource, *, weights: bool = True) -> str:
     return digest_of([[file.path, file.sha256] for file in files])
 
 
-def key_components(node: Node, inputs: Mapping[str, str], seed: int, hardware: Hardware) -> dict[str, Any]:
+def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware) -> dict[str, Any]:
     """Everything that the node's key is made of, in a form that people can read.
 
     Args:
         node: the node.
-        inputs: digest of each input by its role; empty for none.
-        seed: the recipe's seed.
+        inputs: digest of each input by its role; of the model, of every node that made it what it is.
         hardware: the machine.
     """
     components: dict[str, Any] = {
@@ -54,26 +52,23 @@ def key_components(node: Node, inputs: Mapping[str, str], seed: int, hardware: H
         "packages": packages_identity(node.packages),
     }
     if node.distribution:
-        components["plugin"] = packages_identity([node.distribution])
+        components["plugin"] = _plugin_identity(node)
     if node.seeded:
-        components["seed"] = node_seed(seed, node.id)
+        components["seed"] = node.seed
     if node.stage not in _TEXT_STAGES:
         components["hardware"] = hardware.to_json()
     return components
 
 
+def _plugin_identity(node: Node) -> dict[str, Mapping[str, str]]:
+    if node.plugin_sha256:
+        return {node.distribution: {"sha256": node.plugin_sha256}}
+    return packages_identity([node.distribution])
+
+
 def key_of(components: Mapping[str, Any]) -> str:
     """The key: ``sha256:…``."""
     return digest_of(components)
-
-
-def node_seed(seed: int, node: str) -> int:
-    """The node's own seed; an evaluation has the same before and after training.
-
-    32 bits: what every generator takes.
-    """
-    name = node.partition("@")[0]
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -90,7 +85,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 def _difference(label: str, before: Any, after: Any) -> str:
     label = label.removeprefix("options.")
     if label.startswith("inputs."):
-        return f"{label.removeprefix('inputs.')} changed"
+        return f"{label.removeprefix('inputs.').removeprefix('model.')} changed"
     if label.endswith("record_sha256"):
         return f"{label.removeprefix('packages.').removesuffix('.record_sha256')} is another build"
     label = label.removeprefix("hardware.").removeprefix("packages.").removesuffix(".version")

@@ -30,22 +30,25 @@ class Resolution:
     """The inputs of a recipe, as far as they are known.
 
     Attributes:
-        model: files of the base model; ``None`` where they are not known without the network.
-        data: the same for each data set.
+        sources: ``model``, ``data.<name>`` and, of a recipe that this one builds on, ``<recipe>/data.<name>`` -> its
+            files; ``None`` where they are not known without the network.
     """
 
-    model: ResolvedSource | None
-    data: Mapping[str, ResolvedSource | None]
+    sources: Mapping[str, ResolvedSource | None]
+
+    @property
+    def model(self) -> ResolvedSource | None:
+        """Files of the model that everything starts from."""
+        return self.sources["model"]
 
     def known(self) -> dict[str, ResolvedSource]:
-        """``model`` and ``data.<name>`` -> its files, for the sources whose files are known."""
-        named = {"model": self.model, **{f"data.{name}": source for name, source in self.data.items()}}
-        return {name: source for name, source in named.items() if source is not None}
+        """The sources whose files are known."""
+        return {name: source for name, source in self.sources.items() if source is not None}
 
     @property
     def is_local(self) -> bool:
         """Whether every byte is on this machine."""
-        return all(source is not None and source.is_local for source in (self.model, *self.data.values()))
+        return all(source is not None and source.is_local for source in self.sources.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +72,38 @@ class Hardware:
 
 def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path) -> Resolution:
     """What is known of the inputs without the network."""
-    return Resolution(
-        _source_code(recipe.model.base, catalogue).peek(_model_request(recipe, cache_folder)),
-        {
-            name: _source_code(data.table.source, catalogue).peek(_data_request(recipe, name, cache_folder))
-            for name, data in recipe.data.items()
-        },
-    )
+    requests = source_requests(recipe, cache_folder)
+    return Resolution({name: _code(request, catalogue).peek(request) for name, request in requests.items()})
 
 
 def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: Reporter) -> Resolution:
-    """Every input on this machine, verified. The data comes first: it is small and most often wrong.
+    """Every input on this machine, verified.
 
     Raises:
         UnresolvedInput: where one cannot be had.
     """
-    data = {
-        name: _source_code(data.table.source, catalogue).fetch(_data_request(recipe, name, cache_folder), reporter)
-        for name, data in recipe.data.items()
-    }
-    model = _source_code(recipe.model.base, catalogue).fetch(_model_request(recipe, cache_folder), reporter)
-    return Resolution(model, data)
+    requests = source_requests(recipe, cache_folder)
+    return Resolution({name: _code(request, catalogue).fetch(request, reporter) for name, request in requests.items()})
+
+
+def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceRequest]:
+    """What a run asks the sources for, by its name. The data comes first: it is small and most often wrong."""
+    requests = {}
+    for part in recipe.lineage():
+        prefix = "" if part is recipe else f"{part.name}/"
+        for name, data in part.data.items():
+            requests[f"{prefix}data.{name}"] = SourceRequest(
+                reference=data.table.source, folder=part.folder, cache=cache_folder, kind="data"
+            )
+    first = recipe.lineage()[0]
+    requests["model"] = SourceRequest(
+        reference=first.source,
+        folder=first.folder,
+        cache=cache_folder,
+        kind="model",
+        revision=first.model.revision,
+    )
+    return requests
 
 
 def hardware(recipe: Recipe) -> Hardware:
@@ -144,25 +158,10 @@ def packages_identity(names: Iterable[str]) -> dict[str, Mapping[str, str]]:
     return {name: package_identity(name) for name in sorted(names)}
 
 
-def _source_code(reference: str, catalogue: Catalogue) -> SourceCode:
-    descriptor = catalogue.sources[reference.partition(":")[0]].descriptor
+def _code(request: SourceRequest, catalogue: Catalogue) -> SourceCode:
+    descriptor = catalogue.sources[request.reference.partition(":")[0]].descriptor
     code: SourceCode = load_symbol(descriptor.implementation)()
     return code
-
-
-def _model_request(recipe: Recipe, cache_folder: Path) -> SourceRequest:
-    return SourceRequest(
-        reference=recipe.model.base,
-        folder=recipe.folder,
-        cache=cache_folder,
-        kind="model",
-        revision=recipe.model.revision,
-    )
-
-
-def _data_request(recipe: Recipe, name: str, cache_folder: Path) -> SourceRequest:
-    source = recipe.data[name].table.source
-    return SourceRequest(reference=source, folder=recipe.folder, cache=cache_folder, kind="data")
 
 
 def _why_no_cuda() -> str:

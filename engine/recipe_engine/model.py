@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recipe_engine import split
 from recipe_engine.options import build, fields_of, option, to_table
@@ -13,7 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from recipe_engine.errors import Problem
+
+
+class Written(Protocol):
+    """Knows where each key of a recipe was written."""
+
+    def problem(self, path: tuple[str | int, ...], message: str, hint: str = "", *, value: bool = False) -> Problem:
+        """A problem with the key at ``path``, or with its value."""
+
+
 # In Python, unlike in ECMA 262, $ alone matches before a last line break too.
+PLUGIN_FILE_SUFFIX = ".py"
+"""What tells a plugin that is a single file from the name of a package."""
+BASES_FOLDER = "bases/"
+"""Where the recipes that a kept recipe builds on are kept beside it."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
 
@@ -40,13 +54,32 @@ class TopTable:
     device: Literal["auto", "cpu", "cuda"] = option(
         "Where the model lives; auto takes a GPU where there is one and torch can use it.", default="auto"
     )
+    extends: str | None = option(
+        "Recipe that this one changes: its tables are merged into the other's. A path relative to this file.",
+        default=None,
+    )
+    plugins: tuple[str, ...] | None = option(
+        "Plugins that the recipe needs: names of packages, and files (./mine.py) relative to this one.",
+        default=None,
+        min_items=1,
+    )
+
+
+@dataclass(frozen=True)
+class RecipeReference:
+    """The result of another recipe."""
+
+    recipe: str = option("The other recipe, a path relative to this file.")
 
 
 @dataclass(frozen=True)
 class ModelTable:
     """``[model]``: the model that everything starts from."""
 
-    base: str = option("The base model: hub:owner/name, file:folder, or wheel:package==version/file#sha256=digest.")
+    base: str | RecipeReference = option(  # noqa: RUF009 -- a field
+        "The base model: hub:owner/name, file:folder, wheel:package==version/file#sha256=digest, or "
+        '{ recipe = "sft.toml" }, the result of another recipe.'
+    )
     revision: str | None = option("Commit of a hub: model; a branch or tag moves.", default=None)
 
 
@@ -118,14 +151,16 @@ class Recipe:
     Attributes:
         file: as the user named it.
         folder: what relative paths in it are relative to.
-        source: its exact bytes.
-        overrides: the ``key=value`` that were given besides.
+        text: its exact bytes; ``None`` where more than its file made it: overrides, or a recipe that it extends.
+        written: where each of its keys stands, for problems that show only later.
+        base: the recipe whose result it starts from, if it does.
     """
 
     file: str
     folder: Path
-    source: bytes
-    overrides: tuple[str, ...] = ()
+    text: bytes | None
+    written: Written
+    base: Recipe | None = None
     top: TopTable
     model: ModelTable
     data: Mapping[str, DataSet] = field(default_factory=dict)
@@ -141,9 +176,38 @@ class Recipe:
         """The recipe's name."""
         return self.top.name
 
-    def as_run(self) -> tuple[str, bytes]:
-        """A file name and bytes that give this very recipe: its own, unless overrides changed it."""
-        return ("recipe.toml", to_toml(self.to_table()).encode()) if self.overrides else (self.file, self.source)
+    @property
+    def source(self) -> str:
+        """The reference of the model that everything starts from: the base's, where another recipe is the base."""
+        if self.base is not None:
+            return self.base.source
+        assert isinstance(self.model.base, str)  # or there would be a base
+        return self.model.base
+
+    def as_run(self) -> dict[str, bytes]:
+        """Files that give this very recipe in another folder, itself first: file name -> bytes."""
+        if self.base is None and self.text is not None:
+            return {self.file: self.text}
+        files = {}
+        for recipe in reversed(self.lineage()):
+            table = recipe.to_table()
+            folder = "" if recipe is self else BASES_FOLDER
+            if recipe.base is not None:
+                name = f"{recipe.base.name}.toml"
+                table["model"]["base"] = {"recipe": name if folder else f"{BASES_FOLDER}{name}"}
+            files[f"{folder}{recipe.name}.toml" if folder else "recipe.toml"] = to_toml(table).encode()
+        return files
+
+    def lineage(self) -> tuple[Recipe, ...]:
+        """The recipes whose results it builds on, the first first, and itself."""
+        return (*(self.base.lineage() if self.base else ()), self)
+
+    def digest(self) -> str:
+        """Digest of what the recipe says, ``sha256:…``: the same for TOML and JSON, and for ``3`` and ``3.0``."""
+        from recipe_registry import digest_of
+
+        base = {"base": self.base.digest()} if self.base else {}
+        return digest_of({**self.to_table(), **base})
 
     def stages(self) -> tuple[StageTable, ...]:
         """All stage tables, in the order in which they run."""

@@ -10,7 +10,7 @@ from recipe_engine.keys import differences, key_components, key_of, source_diges
 from recipe_engine.lock import Hardware, Resolution, peek
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from recipe_engine.contract import ResolvedSource
     from recipe_engine.model import Recipe
@@ -60,9 +60,10 @@ def make_plan(recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware
         UnfitEnvironment: where a numeric package is not installed.
     """
     resolution = peek(recipe, catalogue, registry.sources)
-    planner = Planner(recipe, registry, hardware, resolution)
+    nodes = build_graph(recipe, catalogue)
+    planner = Planner(recipe, registry, hardware, resolution, nodes)
     planned: dict[str, PlannedNode] = {}
-    for node in build_graph(recipe, catalogue):
+    for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
     return list(planned.values())
 
@@ -81,8 +82,7 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         return PlannedNode(node, "depends on", waiting[0])
     if node.stage == "push":
         return PlannedNode(node, "will run", "a push is compared with its target each time")
-    artifacts = {source: planned[source].artifact for source in node.inputs.values()}
-    key, components = planner.key(node, artifacts)
+    key, components = planner.key(node, {name: earlier.artifact for name, earlier in planned.items()})
     record = planner.registry.artifacts.lookup(key)
     if record is not None:
         return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
@@ -92,7 +92,15 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
 class Planner:
     """Keys and reasons for the nodes of one recipe; the plan and the run both ask it, so they cannot disagree."""
 
-    def __init__(self, recipe: Recipe, registry: Registry, hardware: Hardware, resolution: Resolution) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        registry: Registry,
+        hardware: Hardware,
+        resolution: Resolution,
+        nodes: Sequence[Node],
+    ) -> None:
+        self._nodes = {node.id: node for node in nodes}
         self.recipe = recipe
         self.registry = registry
         self.hardware = hardware
@@ -108,13 +116,16 @@ class Planner:
 
         Args:
             node: a node whose source is known.
-            artifacts: digest of the artifact of each node that it builds on.
+            artifacts: digest of the artifact of each node before it.
         """
-        inputs = {role: artifacts[source] for role, source in node.inputs.items()}
+        inputs: dict[str, Any] = {role: artifacts[source] for role, source in node.inputs.items()}
+        if "model" in inputs:
+            # An adapter's bytes do not tell what it was trained on: a model is all of the nodes that made it.
+            inputs["model"] = {made.name: artifacts[made.id] for made in self._makers(node)}
         source = self._source(node)
         if source is not None:
             inputs["source"] = source_digest(source, weights=node.stage != "tokenizer")
-        components = key_components(node, inputs, self.recipe.top.seed, self.hardware)
+        components = key_components(node, inputs, self.hardware)
         if node.stage in ("adapt", "train"):
             components["base"] = base_name(self.recipe, self.resolution)
         return key_of(components), components
@@ -133,17 +144,23 @@ class Planner:
         more = f" and {len(changes) - MAX_DIFFERENCES} more" if len(changes) > MAX_DIFFERENCES else ""
         return ", ".join(changes[:MAX_DIFFERENCES]) + more
 
+    def _makers(self, node: Node) -> Iterator[Node]:
+        """The nodes that made the model that a node gets, the last first."""
+        while "model" in node.inputs:
+            node = self._nodes[node.inputs["model"]]
+            yield node
+
     def _source(self, node: Node) -> ResolvedSource | None:
         return self.resolution.known().get(node.source)
 
 
 def base_name(recipe: Recipe, resolution: Resolution) -> str:
     """What configurations and cards call the base model: a name that others can resolve, never a local path."""
-    scheme, _, name = recipe.model.base.partition(":")
+    scheme, _, name = recipe.source.partition(":")
     if scheme == "hub":
         return name
     if scheme != "file":
-        return recipe.model.base.partition("#")[0]
+        return recipe.source.partition("#")[0]
     assert resolution.model is not None  # a file is known, or the plan ended in an error
     return source_digest(resolution.model)
 

@@ -2,106 +2,222 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from recipe_containers import UnpinnedImage, parse_image
+from recipe_engine.descriptors import SINGLE_STAGES, STAGES
+from recipe_engine.document import dotted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping
 
     from recipe_engine.compose import Composition
-    from recipe_engine.descriptors import DataKind
+    from recipe_engine.descriptors import DataKind, Method, ModelKind
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
-    from recipe_engine.model import Recipe, StageTable
+    from recipe_engine.model import ContainerTable, DataSet, ModelTable, Recipe, StageTable, TopTable
     from recipe_engine.plugins import Catalogue
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
 """Stage -> the stage whose result it works on."""
 _DEFAULT_KINDS: frozenset[DataKind] = frozenset({"text"})
+_CALLED: Mapping[ModelKind, str] = {
+    "causal_lm": "a model with weights of full precision",
+    "quantized_lm": "a quantized model",
+    "adapter": "a model with adapters",
+    "reward_model": "a reward model",
+}
 _VALUES = frozenset({"base", "source", "format", "image"})
 """Keys whose value is what a rule complains about."""
 
 
-def rule_problems(recipe: Recipe, composition: Composition, catalogue: Catalogue) -> list[Problem]:
-    """Every broken rule of a recipe whose tables are each valid."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A recipe as far as its tables are valid.
+
+    Attributes:
+        tree: all of it, as it was written.
+        top: the keys before the first table.
+        model: the table.
+        data: the valid data sets.
+        stages: the valid stage tables, in the order in which they run.
+        container: the table.
+        base: the recipe whose result this one starts from.
+    """
+
+    tree: Mapping[str, Any]
+    top: TopTable | None
+    model: ModelTable | None
+    data: Mapping[str, DataSet]
+    stages: tuple[StageTable, ...]
+    container: ContainerTable | None
+    base: Recipe | None
+
+    def has(self, stage: str) -> bool:
+        """Whether there is a table of that stage, valid or not."""
+        return bool(self.tree.get(stage))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every stage table is valid, so that what none of them says is not said at all."""
+        tables = [self.tree.get(stage, {}) for stage in STAGES]
+        return len(self.stages) == sum(len(table) if isinstance(table, dict) else 1 for table in tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken rule.
+
+    Attributes:
+        path: the key that breaks it.
+        other: the key that it does not agree with; empty where there is none.
+    """
+
+    path: KeyPath
+    message: str
+    hint: str = ""
+    other: KeyPath = ()
+
+
+def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
+    """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _image):
-        for path, message, hint in rule(recipe, catalogue):
-            problems.append(composition.problem(path, message, hint, value=path[-1] in _VALUES))
+    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _image):
+        for found in rule(draft, catalogue):
+            message = found.message
+            if found.other:
+                message += f"; see {dotted(found.other)} at {composition.place(found.other)}"
+            value = found.path[-1] in _VALUES
+            problems.append(composition.problem(found.path, message, found.hint, value=value))
     return problems
 
 
-Finding = tuple["KeyPath", str, str]
+def _order(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
+    for stage, needed in _NEEDS.items():
+        tables = draft.tree.get(stage)
+        if draft.has(needed) or not isinstance(tables, dict):
+            continue
+        for instance in (name for name, table in tables.items() if isinstance(table, dict)):
+            message = f"{stage} works on the result of {needed}, which this recipe has not"
+            yield Finding((stage, instance), message, f"Add the table [{needed}.…].")
+    if not any(draft.has(stage) for stage in STAGES):
+        message = "the recipe has no stage, so there is nothing to run"
+        yield Finding(("model",), message, "Add the table [load.full].")
 
 
-def _order(recipe: Recipe, _catalogue: Catalogue) -> Iterator[Finding]:
-    present = {table.stage for table in recipe.stages()}
-    for table in recipe.stages():
-        needed = _NEEDS.get(table.stage)
-        if needed is not None and needed not in present:
-            yield (
-                (table.stage, table.instance),
-                f"{table.stage} works on the result of {needed}, which this recipe has not",
-                f"Add the table [{needed}.…].",
-            )
-    if not present:
-        yield ("model",), "the recipe has no stage, so there is nothing to run", "Add the table [load.full]."
-
-
-def _sources(recipe: Recipe, catalogue: Catalogue) -> Iterator[Finding]:
-    references: list[tuple[KeyPath, str]] = [(("model", "base"), recipe.model.base)]
-    references += [(("data", name, "source"), data.table.source) for name, data in recipe.data.items()]
-    for path, reference in references:
+def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    references: list[tuple[KeyPath, str, Any]] = []
+    if draft.model is not None and isinstance(draft.model.base, str):
+        references.append((("model", "base"), draft.model.base, draft.model))
+    references += [(("data", name, "source"), data.table.source, data.table) for name, data in draft.data.items()]
+    for path, reference, table in references:
         scheme, colon, name = reference.partition(":")
         registered = catalogue.sources.get(scheme) if colon else None
         if registered is None:
             examples = ", ".join(source.descriptor.example for source in catalogue.sources.values())
-            yield path, f'"{reference}" names no known kind of source', f"Write one of {examples}."
+            yield Finding(path, f'"{reference}" names no known kind of source', f"Write one of {examples}.")
         elif wrong := registered.descriptor.check(name):
-            yield path, wrong, f"Write it like {registered.descriptor.example}."
+            yield Finding(path, wrong, f"Write it like {registered.descriptor.example}.")
+        elif not registered.descriptor.revisions and getattr(table, "revision", None) is not None:
+            message = f"it cannot matter here: {scheme}: has no revisions"
+            yield Finding((*path[:-1], "revision"), message, "Remove it.", path)
 
 
-def _data_sets(recipe: Recipe, catalogue: Catalogue) -> Iterator[Finding]:
+def _data_sets(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     used = set()
-    for table in recipe.stages():
-        method = catalogue.methods[table.stage, table.method].descriptor
+    for table in draft.stages:
+        method = _method(table, catalogue)
         for role, name in method.data(table.options).items():
             used.add(name)
             kinds = method.data_kinds.get(role, _DEFAULT_KINDS)
-            yield from _data_set(recipe, catalogue, table, name, kinds)
-    for name in recipe.data:
+            yield from _data_set(draft, catalogue, table, name, kinds)
+    for name in draft.data if draft.is_whole else ():
         if name not in used:
-            yield (
-                ("data", name),
-                "no stage of this recipe reads this data set",
-                "Remove it, or name it in a stage.",
-            )
+            message = "no stage of this recipe reads this data set"
+            yield Finding(("data", name), message, "Remove it, or name it in a stage.")
 
 
 def _data_set(
-    recipe: Recipe, catalogue: Catalogue, table: StageTable, name: str, kinds: frozenset[DataKind]
-) -> Iterable[Finding]:
+    draft: Draft, catalogue: Catalogue, table: StageTable, name: str, kinds: frozenset[DataKind]
+) -> Iterator[Finding]:
     path: KeyPath = (table.stage, table.instance)
-    if name not in recipe.data:
-        yield (
-            path,
-            f"it reads the data set [data.{name}], which this recipe has not",
-            f"Add the table [data.{name}].",
-        )
-    elif catalogue.formats[recipe.data[name].table.format].descriptor.kind not in kinds:
-        found = recipe.data[name].table.format
+    tables = draft.tree.get("data", {})
+    if isinstance(tables, dict) and name not in tables:
+        message = f"it reads the data set [data.{name}], which this recipe has not"
+        yield Finding(path, message, f"Add the table [data.{name}].")
+    elif name in draft.data and catalogue.formats[draft.data[name].table.format].descriptor.kind not in kinds:
+        message = f'{dotted(path)} cannot read the format "{draft.data[name].table.format}"'
         formats = [name for name, known in catalogue.formats.items() if known.descriptor.kind in kinds]
-        yield (
-            ("data", name, "format"),
-            f'{table.stage}.{table.instance} cannot read the format "{found}"',
-            f"It reads {', '.join(formats)}.",
+        yield Finding(("data", name, "format"), message, f"It reads {', '.join(formats)}.", path)
+
+
+def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    """Follow the model from stage to stage: each must take what it gets."""
+    kind: ModelKind | None = None
+    giver: KeyPath = ()
+    for table in draft.stages:
+        method, path = _method(table, catalogue), (table.stage, table.instance)
+        if kind is not None and method.takes is not None and kind not in method.takes:
+            takes = " or ".join(_CALLED[taken] for taken in sorted(method.takes))
+            message = f"{table.method} works on {takes}, and {dotted(giver)} gives {_CALLED[kind]}"
+            yield Finding(path, message, "", giver)
+        if table.stage in SINGLE_STAGES and method.gives is not None:
+            kind, giver = method.gives, path
+        if table.stage == "load" and draft.base is not None:
+            kind, giver = "adapter", ("model", "base")
+
+
+def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    before: dict[str, StageTable] = {}
+    for table in draft.stages:
+        chosen = {stage: earlier.options for stage, earlier in before.items()}
+        for key, message, other in _method(table, catalogue).clashes(table.options, chosen):
+            stage, _, other_key = other.partition(".")
+            there = (stage, before[stage].instance, *([other_key] if other_key else []))
+            yield Finding((table.stage, table.instance, key), message, "", there)
+        if table.stage in SINGLE_STAGES:
+            before[table.stage] = table
+
+
+def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    """What must hold between a recipe and the one whose result it starts from."""
+    base, path = draft.base, ("model", "base")
+    if base is None:
+        return
+    if base.train is None or base.adapt is None:
+        yield Finding(path, f"{base.file} trains nothing, so it has no result to start from")
+    elif catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
+        yield Finding(path, f"the result of {base.file} is no adapter", "Export it merged, and name the folder.")
+    for key in ("threads", "device"):
+        theirs, ours = getattr(base.top, key), getattr(draft.top, key, None)
+        if draft.top is not None and theirs != ours:
+            message = f"{base.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"
+            yield Finding(path, message, "Write the same in both.")
+    names = [recipe.name for recipe in base.lineage()] + ([draft.top.name] if draft.top else [])
+    if len(names) > len(set(names)):
+        yield Finding(
+            path, f"two of the recipes {', '.join(names)} have one name", "Rename one: nodes are named by it."
         )
+    for table in draft.stages:
+        payload = _method(table, catalogue).payload(table.options)
+        if table.stage == "push" and payload == "adapter":
+            message = "the adapter of this recipe works on top of that of its base only"
+            yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
 
 
-def _image(recipe: Recipe, _catalogue: Catalogue) -> Iterator[Finding]:
-    if recipe.container is not None:
+def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
+    if draft.container is not None:
         try:
-            parse_image(recipe.container.image)
+            parse_image(draft.container.image)
         except UnpinnedImage as error:
-            yield ("container", "image"), f'"{recipe.container.image}" does not pin an image: {error}', ""
+            message = f'"{draft.container.image}" does not pin an image: {error}'
+            yield Finding(("container", "image"), message)
+
+
+def _method(table: StageTable, catalogue: Catalogue) -> Method:
+    return catalogue.methods[table.stage, table.method].descriptor
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else str(value)

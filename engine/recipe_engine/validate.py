@@ -6,7 +6,6 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from recipe_engine import options, schema
@@ -21,7 +20,7 @@ from recipe_engine.model import (
     TopTable,
     build_data_set,
 )
-from recipe_engine.rules import rule_problems
+from recipe_engine.rules import Draft, rule_problems
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -57,13 +56,51 @@ def validate(composition: Composition, catalogue: Catalogue) -> Recipe:
     Raises:
         InvalidRecipe: with every problem found.
     """
+    base: Recipe | None = None
+    problems: list[Problem] = []
+    if composition.base is not None:
+        try:
+            base = validate(composition.base, catalogue)
+        except InvalidRecipe as error:
+            problems += error.problems
     checker = _Checker(composition, catalogue)
-    recipe = checker.recipe()
-    if recipe is not None and not checker.problems:
-        checker.problems.extend(rule_problems(recipe, composition, catalogue))
-    if checker.problems or recipe is None:
-        raise InvalidRecipe(checker.problems)
-    return recipe
+    draft = checker.draft(base)
+    problems += checker.problems + plugin_problems(composition, catalogue)
+    problems += rule_problems(draft, composition, catalogue)
+    if problems or draft.top is None or draft.model is None:
+        raise InvalidRecipe(problems)
+    return _recipe(draft, draft.top, draft.model, composition)
+
+
+def _recipe(draft: Draft, top: TopTable, model: ModelTable, composition: Composition) -> Recipe:
+    alone = len(composition.layers) == 1 and not composition.overrides
+    single = {table.stage: table for table in draft.stages if table.stage in SINGLE_STAGES}
+    return Recipe(
+        file=composition.document.file,
+        folder=composition.folder,
+        text=composition.document.source if alone else None,
+        written=composition,
+        base=draft.base,
+        top=top,
+        model=model,
+        data=draft.data,
+        evaluate=tuple(table for table in draft.stages if table.stage == "evaluate"),
+        push=tuple(table for table in draft.stages if table.stage == "push"),
+        container=draft.container,
+        **single,
+    )
+
+
+def plugin_problems(composition: Composition, catalogue: Catalogue) -> list[Problem]:
+    """Plugins that the recipe names and that are not there, or cannot be loaded."""
+    named = composition.tree.get("plugins")
+    problems = []
+    for position, name in enumerate(named if isinstance(named, list) else ()):
+        if isinstance(name, str):
+            message, hint = catalogue.why_missing(name)
+            if message:
+                problems.append(composition.problem(("plugins", position), message, hint, value=True))
+    return problems
 
 
 class _Checker:
@@ -74,32 +111,21 @@ class _Checker:
         self._catalogue = catalogue
         self.problems: list[Problem] = []
 
-    def recipe(self) -> Recipe | None:
+    def draft(self, base: Recipe | None) -> Draft:
+        """The recipe as far as it is valid; what is not becomes a problem."""
         tree = self._composition.tree
         tables = {"model", "data", "container", *STAGES}
         top_level = {key: value for key, value in tree.items() if key not in tables}
-        top = self._table((), top_level, TopTable, also_known=tables)
-        model = self._table(("model",), tree["model"], ModelTable) if "model" in tree else None
         if "model" not in tree:
             self._problem(("model",), "the table [model] is missing", 'It names the model: base = "hub:owner/name".')
-        container = self._table(("container",), tree["container"], ContainerTable) if "container" in tree else None
-        data = self._data_sets(tree.get("data", {}))
-        stages = {stage: self._stage(stage, tree.get(stage, {})) for stage in STAGES}
-        if self.problems or top is None or model is None:
-            return None
-        first = {stage: next(iter(stages[stage]), None) for stage in SINGLE_STAGES}
-        return Recipe(
-            file=self._composition.document.file,
-            folder=Path(self._composition.document.file).parent,
-            source=self._composition.document.source,
-            overrides=tuple(self._composition.overrides.values()),
-            top=top,
-            model=model,
-            data=data,
-            evaluate=tuple(stages["evaluate"]),
-            push=tuple(stages["push"]),
-            container=container,
-            **first,
+        return Draft(
+            tree=tree,
+            top=self._table((), top_level, TopTable, also_known=tables),
+            model=self._table(("model",), tree["model"], ModelTable) if "model" in tree else None,
+            container=self._table(("container",), tree["container"], ContainerTable) if "container" in tree else None,
+            data=self._data_sets(tree.get("data", {})),
+            stages=tuple(table for stage in STAGES for table in self._stage(stage, tree.get(stage, {}))),
+            base=base,
         )
 
     def _data_sets(self, tables: Any) -> dict[str, DataSet]:

@@ -69,7 +69,7 @@ def test_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--json"], ["plan"], ["validate"], ["data", "show"]])
 def test_problems_of_a_recipe_go_to_standard_error(tmp_path: Path, command: list[str]) -> None:
-    (tmp_path / "x.toml").write_text('version = 1\nname = "x"\nsed = 1\n[model]\nbase = "file:m"\n')
+    (tmp_path / "x.toml").write_text('version = 1\nname = "x"\nsed = 1\n[model]\nbase = "file:m"\n[load.full]\n')
     done = recipe(tmp_path, *command, "x.toml")
     assert done.returncode == 2
     assert done.stdout == ""

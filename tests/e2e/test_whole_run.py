@@ -84,7 +84,7 @@ def test_another_learning_rate_trains_again(finished: Workspace, first_run: tupl
     assert ran(done.result) == TRAINED
     why = {event["node"]: event["why"] for event in done.events if event["type"] == "node_started"}
     assert why["train"] == "learning_rate 0.001 -> 0.0005"
-    assert why["evaluate.perplexity@result"] == "model changed"
+    assert why["evaluate.perplexity@result"] == "train changed"
     before, after = digests(first_run[1].result), digests(done.result)
     assert next(node for node in after if after[node] != before[node]) == "train"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.unit.written import HEAD, LOAD, RECIPES, SMALL, builtins, recipe_of
 
 from recipe_engine.compose import compose
-from recipe_engine.graph import Node, build_graph, needed_for
+from recipe_engine.graph import Node, build_graph, needed_for, node_seed
 from recipe_engine.validate import validate
 
 if TYPE_CHECKING:
@@ -105,4 +105,5 @@ def test_a_worker_is_told_all_options() -> None:
         "implementation": "recipe_engine.methods.load_nf4:LoadNf4",
         "source": "model",
         "consumes": False,
+        "seed": node_seed(0, "load"),
     }

@@ -12,9 +12,9 @@ from tests.unit.written import LOAD, SMALL, builtins, composed, small_inputs
 from recipe_engine.contract import ResolvedSource, SourceFile
 from recipe_engine.descriptors import DataFormat, Method
 from recipe_engine.errors import UnfitEnvironment
-from recipe_engine.graph import build_graph
+from recipe_engine.graph import build_graph, node_seed
 from recipe_engine.hookmark import hookimpl
-from recipe_engine.keys import differences, key_components, key_of, node_seed, source_digest
+from recipe_engine.keys import differences, key_components, key_of, source_digest
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.methods.options import EvaluatePerplexity, FormatChat
 from recipe_engine.plan import Planner
@@ -40,7 +40,9 @@ def keys(folder: Path, text: str, overrides: list[str], hardware: Hardware, *, a
     """The key of each node; the artifacts of nodes are ``fixed`` by their ids, or ``moving`` with their keys."""
     recipe = validate(composed(text, overrides, file=str(folder / "r.toml")), builtins())
     registry = Registry.open(folder / "registry", create=False)
-    planner = Planner(recipe, registry, hardware, peek(recipe, builtins(), registry.sources))
+    planner = Planner(
+        recipe, registry, hardware, peek(recipe, builtins(), registry.sources), build_graph(recipe, builtins())
+    )
     made: dict[str, str] = {}
     found: dict[str, str] = {}
     for node in build_graph(recipe, builtins()):
@@ -156,11 +158,11 @@ def test_a_node_has_its_own_seed_and_an_evaluation_the_same_twice() -> None:
 def test_components_are_what_they_say() -> None:
     recipe = recipe_with(SMALL, builtins())
     train = next(node for node in build_graph(recipe, builtins()) if node.id == "train")
-    components = key_components(train, {"model": "sha256:aa"}, 7, CPU)
+    components = key_components(train, {"model": "sha256:aa"}, CPU)
     packages = components.pop("packages")
     assert set(packages) == {"torch", "transformers", "peft", "accelerate"}
     assert components == {
-        "format": 1,
+        "format": 2,
         "stage": "train",
         "method": "sft",
         "revision": 1,
@@ -207,7 +209,7 @@ def components_of(revision: int) -> dict[str, dict[str, Any]]:
     catalogue = load_catalogue([Installed(revision)], entry_points=False)
     text = LOAD + '[data.eval]\nsource = "file:e"\nformat = "mine"\n[evaluate.mine]\n'
     nodes = build_graph(recipe_with(text, catalogue), catalogue)
-    return {node.id: key_components(node, {}, 7, CPU) for node in nodes}
+    return {node.id: key_components(node, {}, CPU) for node in nodes}
 
 
 def test_the_key_of_a_plugins_method_names_its_distribution_and_revision() -> None:
@@ -227,7 +229,7 @@ def test_a_package_that_is_not_installed_has_no_identity() -> None:
     text = LOAD + '[data.eval]\nsource = "file:e"\nformat = "chat"\n[evaluate.mine]\n'
     node = build_graph(recipe_with(text, catalogue), catalogue)[-1]
     with pytest.raises(UnfitEnvironment, match="the package no_such_distribution is not installed"):
-        key_components(node, {}, 7, CPU)
+        key_components(node, {}, CPU)
 
 
 def test_differences_in_words() -> None:

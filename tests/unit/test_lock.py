@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from tests.unit.written import SMALL, builtins, composed, recipe_of, small_inputs
+from tests.unit.written import SMALL, TRAIN, builtins, composed, recipe_of, small_inputs
 
 from recipe_engine.contract import ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
 from recipe_engine.lock import (
     Hardware,
-    Resolution,
     hardware,
     package_identity,
     packages_identity,
     peek,
     physical_cores,
     resolve,
+    source_requests,
 )
 from recipe_engine.methods.sources.file import FileSource
 
@@ -229,7 +229,7 @@ def test_peek_and_resolve_find_the_inputs_of_a_recipe(tmp_path: Path) -> None:
     assert found.is_local
     assert found.model is not None
     assert found.model.reference == "file:model"
-    assert sorted(found.data) == ["eval", "train"]
+    assert sorted(found.sources) == ["data.eval", "data.train", "model"]
     (folder / "eval.jsonl").unlink()
     for look in (peek, partial(resolve, reporter=Silent())):
         with pytest.raises(UnresolvedInput, match=r"file:eval\.jsonl: there is no"):
@@ -243,8 +243,7 @@ def test_a_file_whose_bytes_are_elsewhere_is_not_local() -> None:
         known.local_path("m.gguf")
 
 
-def test_a_data_set_called_model_is_not_the_model() -> None:
-    model = ResolvedSource("file:a", (SourceFile("a", Path("a"), "0" * 64, 1),))
-    rows = ResolvedSource("file:b", (SourceFile("b", Path("b"), "1" * 64, 1),))
-
-    assert Resolution(model, {"model": rows, "eval": None}).known() == {"model": model, "data.model": rows}
+def test_a_data_set_called_model_is_not_the_model(tmp_path: Path) -> None:
+    text = TRAIN.replace("data.train", "data.model").replace("[train.sft]", '[train.sft]\ndata = "model"')
+    requests = source_requests(recipe_of(text), tmp_path)
+    assert {name: request.kind for name, request in requests.items()} == {"data.model": "data", "model": "model"}

@@ -15,6 +15,7 @@ from tests.unit.written import SMALL, builtins, composed, small_inputs
 
 from recipe_engine.descriptors import Source
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan
@@ -51,7 +52,9 @@ class Bench:
     def run(self, *overrides: str, name: str | None = None) -> str:
         """Record a run in which every node made an artifact that says the node's key."""
         recipe = self.recipe(*overrides)
-        planner = Planner(recipe, self.registry, CPU, peek(recipe, builtins(), self.registry.sources))
+        planner = Planner(
+            recipe, self.registry, CPU, peek(recipe, builtins(), self.registry.sources), build_graph(recipe, builtins())
+        )
         self.runs += 1
         run_id = f"20261124-1200{self.runs:02}-0000"
         made: dict[str, str] = {}
@@ -60,7 +63,7 @@ class Bench:
             node = planned.node
             if node.stage in ("resolve", "push"):
                 continue
-            key, components = planner.key(node, {source: made[source] for source in node.inputs.values()})
+            key, components = planner.key(node, made)
             staging = self.registry.artifacts.stage(node.id)
             (staging / "content").write_text(key)
             made[node.id] = self.registry.artifacts.commit(staging).digest

@@ -72,7 +72,7 @@ def test_a_plugin_without_a_name_is_numbered() -> None:
 def test_two_plugins_with_one_method_are_both_named() -> None:
     with pytest.raises(UnfitEnvironment) as refused:
         loaded(Evaluations("mine", "brevity"), Evaluations("yours", "brevity"))
-    assert str(refused.value) == "evaluate.brevity is brought by both mine and yours. Uninstall one of them."
+    assert str(refused.value) == "evaluate.brevity is brought by both mine and yours. Leave one of them out."
 
 
 def test_a_builtin_method_cannot_be_replaced() -> None:

@@ -289,8 +289,8 @@ def test_a_recipe_keeps_its_file_folder_digests_and_overrides(tmp_path: Path) ->
     file = tmp_path / "r.toml"
     file.write_text(SMALL)
     recipe = validate(compose(file, ["seed=8", "seed=9"]), builtins())
-    assert (recipe.file, recipe.folder, recipe.source) == (str(file), tmp_path, SMALL.encode())
-    assert recipe.overrides == ("seed=9",)
+    assert (recipe.file, recipe.folder, recipe.source) == (str(file), tmp_path, "file:model")
+    assert recipe.text is None
     assert (recipe.name, recipe.top.seed) == ("small", 9)
     assert [table.instance for table in recipe.stages()] == [
         "full",
@@ -303,12 +303,12 @@ def test_a_recipe_keeps_its_file_folder_digests_and_overrides(tmp_path: Path) ->
 
 
 def test_a_recipe_without_overrides_runs_as_it_was_written() -> None:
-    assert recipe_of(SMALL).as_run() == ("r.toml", SMALL.encode())
+    assert recipe_of(SMALL).as_run() == {"r.toml": SMALL.encode()}
 
 
 def test_a_recipe_with_overrides_runs_as_one_file() -> None:
     recipe = recipe_of(SMALL, ["seed=9", "container.image=" + json.dumps(DIGEST)])
-    name, source = recipe.as_run()
+    [(name, source)] = recipe.as_run().items()
     again = recipe_of(source.decode())
     assert name == "recipe.toml"
     assert again.to_table() == recipe.to_table()

@@ -34,8 +34,13 @@ set_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs (docs/json.md).")
 
 
-def open_recipe(recipe_file: str, overrides: Sequence[str]) -> tuple[Recipe, Catalogue]:
+def open_recipe(recipe_file: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Recipe, Catalogue]:
     """Read and check a recipe against everything that is installed.
+
+    Args:
+        recipe_file: the file.
+        overrides: ``key=value`` each.
+        folders: what the relative paths of the recipe's lineage are relative to, where not their own folders.
 
     Raises:
         InvalidRecipe: with all of its problems.
@@ -46,8 +51,12 @@ def open_recipe(recipe_file: str, overrides: Sequence[str]) -> tuple[Recipe, Cat
     from recipe_engine.validate import validate
 
     composition = compose(recipe_file, overrides)
-    catalogue = load_catalogue()
-    return validate(composition, catalogue), catalogue
+    lineage = composition.lineage()
+    places = folders or [part.folder for part in lineage]
+    files = [file for part, folder in zip(lineage, places, strict=True) for file in part.plugin_files(folder)]
+    catalogue = load_catalogue(files=dict.fromkeys(files))
+    recipe = validate(composition, catalogue)
+    return _moved(recipe, folders) if folders else recipe, catalogue
 
 
 def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Catalogue]:
@@ -56,15 +65,20 @@ def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Cata
     Raises:
         UnresolvedInput: where the run kept none.
     """
-    from dataclasses import replace
-
     from recipe_engine.errors import UnresolvedInput
 
     recipe_file = registry.runs.recipe_file(record.id)
     if recipe_file is None:
         raise UnresolvedInput(f"Run {record.id} has no recipe.", "It ended before it began.")
-    recipe, catalogue = open_recipe(str(recipe_file), ())
-    return replace(recipe, folder=Path(record.facts["folder"])), catalogue
+    folders = [*record.facts.get("base_folders", ()), record.facts["folder"]]
+    return open_recipe(str(recipe_file), (), [Path(folder) for folder in folders])
+
+
+def _moved(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
+    from dataclasses import replace
+
+    base = _moved(recipe.base, folders[:-1]) if recipe.base else None
+    return replace(recipe, folder=folders[-1], base=base)
 
 
 def open_registry(*, create: bool = True) -> Registry:

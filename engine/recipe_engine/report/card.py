@@ -52,7 +52,7 @@ def card(recipe: Recipe, *, base: str, evaluations: Sequence[Evaluation], effici
 
 def _metadata(recipe: Recipe, base: str) -> str:
     lines = ["---", "library_name: peft", "pipeline_tag: text-generation"]
-    if recipe.model.base.startswith("hub:"):
+    if recipe.source.startswith("hub:"):
         lines.append(f"base_model: {base}")
     tags = [table.method for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
     lines += ["tags:", "- recipe-engine", *(f"- {tag}" for tag in tags), "---"]
@@ -60,7 +60,7 @@ def _metadata(recipe: Recipe, base: str) -> str:
 
 
 def _loading(recipe: Recipe, base: str) -> str:
-    on_hub = recipe.model.base.startswith("hub:")
+    on_hub = recipe.source.startswith("hub:")
     where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
     return (
         "## Load it\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "

@@ -15,12 +15,14 @@ METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
 
 
-def payload_files(artifacts: Iterable[Artifact], recipe_file: Path, card: str, folder: Path) -> dict[str, Path]:
+def payload_files(
+    artifacts: Iterable[Artifact], recipe_files: Mapping[str, Path], card: str, folder: Path
+) -> dict[str, Path]:
     """Name -> where its bytes are.
 
     Args:
         artifacts: whose files are exported.
-        recipe_file: ``recipe.toml`` or ``recipe.json`` as it was run.
+        recipe_files: ``recipe.toml`` or ``recipe.json`` as it was run, and what it builds on.
         card: text of the model card.
         folder: where the card is kept.
     """
@@ -28,7 +30,7 @@ def payload_files(artifacts: Iterable[Artifact], recipe_file: Path, card: str, f
     files.pop(METRICS_FILE, None)
     card_file = folder / CARD_FILE
     write_bytes(card_file, card.encode())
-    return {**files, recipe_file.name: recipe_file, CARD_FILE: card_file}
+    return {**files, **recipe_files, CARD_FILE: card_file}
 
 
 def payload_digest(files: Mapping[str, Path]) -> str:

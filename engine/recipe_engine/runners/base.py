@@ -1,6 +1,6 @@
 """The protocol between the engine and a worker: one JSON object a line, in both directions.
 
-The engine sends ``begin`` (the graph, sources, seed and device) once, then ``run`` for one node after the other,
+The engine sends ``begin`` (the graph, sources, device, plugin files) once, then ``run`` for one node after the other,
 ``generate``, and ``stop``. The worker answers each ``run`` with any number of ``progress``, ``metrics`` and
 ``message`` and then one ``done`` or ``failed``. The end of its input, or of the engine, ends the worker.
 """

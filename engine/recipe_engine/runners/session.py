@@ -105,7 +105,12 @@ class WorkerSession:
 
 
 def begin_message(
-    nodes: Sequence[Node], sources: Mapping[str, ResolvedSource], *, seed: int, device: str, base: str
+    nodes: Sequence[Node],
+    sources: Mapping[str, ResolvedSource],
+    *,
+    device: str,
+    base: str,
+    plugins: Sequence[Path],
 ) -> dict[str, Any]:
     """The first message to a worker: everything that holds for all of its nodes."""
     return {
@@ -113,9 +118,9 @@ def begin_message(
         "protocol": PROTOCOL,
         "nodes": [node.to_json() for node in nodes],
         "sources": {name: _source_json(source) for name, source in sources.items()},
-        "seed": seed,
         "device": device,
         "base": base,
+        "plugins": [str(file.absolute()) for file in plugins],
     }
 
 

@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from recipe_engine.contract import Inputs, ResolvedSource, SourceFile, StageRequest, StageResult
 from recipe_engine.errors import Interrupted, RecipeError, StageFailed
-from recipe_engine.keys import node_seed
 from recipe_engine.lazy import check_symbols, load_symbol
 from recipe_engine.methods.bars import bars_reported
 from recipe_engine.model import build_data_set
@@ -110,7 +109,6 @@ class Worker:
     def __init__(self, begin: Mapping[str, Any], catalogue: Catalogue, channel: Channel) -> None:
         self._nodes: dict[str, dict[str, Any]] = {node["id"]: node for node in begin["nodes"]}
         self._sources = {name: _source(source) for name, source in begin["sources"].items()}
-        self._seed: int = begin["seed"]
         self._device: str = begin["device"]
         self._base: str = begin["base"]
         self._catalogue = catalogue
@@ -131,6 +129,7 @@ class Worker:
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
             self._live[node["id"]] = result.live
+        self._forget(node["id"])
         self._channel.send(
             "done",
             node=node["id"],
@@ -141,6 +140,12 @@ class Worker:
                 for item in result.references
             ],
         )
+
+    def _forget(self, done: str) -> None:
+        """Let go of models that no later node takes: a recipe's base must not lie in memory beside its result."""
+        order = list(self._nodes)
+        taken = {self._nodes[later]["inputs"].get("model") for later in order[order.index(done) + 1 :]}
+        self._live = {name: model for name, model in self._live.items() if name in taken}
 
     def generate(self, command: Mapping[str, Any]) -> None:
         """Answer a question with the model of a node, piece by piece."""
@@ -173,8 +178,7 @@ class Worker:
         tokenizer = inputs.get("tokenizer")
         prepared = {role.removeprefix("data."): source for role, source in inputs.items() if role.startswith("data.")}
         model = self._materialize(inputs["model"], consume=node["consumes"]) if "model" in inputs else None
-        seed = node_seed(self._seed, node["id"])
-        seed_everything(seed)
+        seed_everything(node["seed"])
         return StageRequest(
             node=node["id"],
             options=self._options(node),
@@ -183,11 +187,12 @@ class Worker:
                 model=model,
                 tokenizer=self._artifacts[tokenizer] if tokenizer else None,
                 data={role: self._artifacts[source] for role, source in prepared.items()},
+                artifacts={"adapter": self._artifacts[inputs["adapter"]]} if "adapter" in inputs else {},
                 base=self._base,
             ),
             output=output,
             work=work,
-            seed=seed,
+            seed=node["seed"],
             device=self._device,
             reporter=Reporter(self._channel, node["id"]),
         )
@@ -233,7 +238,9 @@ def main() -> None:
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, sink)
     with _failures_reported(channel):
-        worker = Worker(channel.commands.get(), load_catalogue(), channel)
+        begin = channel.commands.get()
+        catalogue = load_catalogue(files=[Path(file) for file in begin["plugins"]])
+        worker = Worker(begin, catalogue, channel)
         while True:
             command = channel.commands.get()
             if command["type"] == "generate":
