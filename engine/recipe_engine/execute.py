@@ -20,6 +20,7 @@ from recipe_engine.lazy import check_versions, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import Hardware, hardware, peek, resolve
 from recipe_engine.options import build
+from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import METRICS_FILE, payload_digest, payload_files
@@ -75,6 +76,7 @@ def run(
         nodes = needed_for(nodes, targets)
     check_requirements(recipe, catalogue, nodes)
     machine = hardware(recipe)
+    check_device(recipe, catalogue, machine.device)
     journal = Journal(registry, recipe, machine, nodes, emit, targets)
     return Execution(recipe, catalogue, registry, journal, nodes, machine).run()
 
@@ -170,6 +172,7 @@ class Execution:
             reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter), "ran"
         self._planner = Planner(self._recipe, self._registry, self._hardware, resolution, self._nodes)
+        check_model(self._recipe, self._catalogue, self._planner.outline())
         found = resolution.known()
         self._journal.resolved(found)
         begin = begin_message(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from recipe_engine.graph import Node, build_graph
 from recipe_engine.keys import differences, key_components, key_of, source_digest
 from recipe_engine.lock import Hardware, Resolution, peek
+from recipe_engine.outline import check_device, check_model, outline_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from recipe_engine.contract import ResolvedSource
+    from recipe_engine.contract import ModelOutline, ResolvedSource
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry
@@ -57,14 +58,17 @@ def make_plan(recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware
     """Look at every node, in order. Nothing is fetched, run or written.
 
     Raises:
-        UnfitEnvironment: where a numeric package is not installed.
+        UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
+        InvalidRecipe: where the options of a method do not fit the model.
     """
+    check_device(recipe, catalogue, hardware.device)
     resolution = peek(recipe, catalogue, registry.sources)
     nodes = build_graph(recipe, catalogue)
     planner = Planner(recipe, registry, hardware, resolution, nodes)
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
+    check_model(recipe, catalogue, planner.outline(planned["load"].artifact if "load" in planned else ""))
     return list(planned.values())
 
 
@@ -129,6 +133,19 @@ class Planner:
         if node.stage in ("adapt", "train"):
             components["base"] = base_name(self.recipe, self.resolution)
         return key_of(components), components
+
+    def outline(self, load: str = "") -> ModelOutline:
+        """What is known of the model without loading it.
+
+        Args:
+            load: digest of the artifact of the node ``load``; it tells of models whose source is no safetensors.
+        """
+        files = [file.local for file in self.resolution.model.files] if self.resolution.model else []
+        found = outline_of(file for file in files if file is not None)
+        if found.tensors or not load:
+            return found
+        folder = self.registry.artifacts.get(load).path
+        return outline_of(folder.iterdir())
 
     def why(self, node: Node, components: Mapping[str, Any]) -> str:
         """Why there is no artifact for these components: what changed since the recipe's last run."""

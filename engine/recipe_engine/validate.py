@@ -223,7 +223,9 @@ class _Checker:
         return False
 
     def _unknown_name(self, path: KeyPath, name: Any, what: str, known: Sequence[str]) -> None:
-        hint = did_you_mean(str(name), known) or f"Installed: {', '.join(known)}."
+        hint = (
+            did_you_mean(str(name), known) or f"Installed: {', '.join(known)}. Plugins that bring more go in plugins."
+        )
         broken = [plugin for plugin in self._catalogue.broken if name in (plugin.name, plugin.distribution)]
         broken = broken or list(self._catalogue.broken)
         if broken:

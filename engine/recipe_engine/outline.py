@@ -1,0 +1,85 @@
+"""What a model's files tell of it without loading it: its configuration, and the names and shapes of its weights."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.contract import ModelOutline
+from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from recipe_engine.model import Recipe, StageTable
+    from recipe_engine.plugins import Catalogue
+
+_LENGTH_BYTES = 8
+_LONGEST_HEADER = 100_000_000  # the format's own limit
+
+
+def outline_of(files: Iterable[Path]) -> ModelOutline:
+    """Read configuration and weight headers; files that cannot be read tell nothing, as loading them will say why.
+
+    Args:
+        files: of a model folder; others than config.json and ``*.safetensors`` are passed over.
+    """
+    config: Any = {}
+    tensors: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        try:
+            if file.name == "config.json":
+                config = json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                tensors.update(_shapes(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return ModelOutline(config if isinstance(config, dict) else {}, tensors)
+
+
+def check_model(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> None:
+    """Whether the options of every method fit the model, as far as its files tell.
+
+    Raises:
+        InvalidRecipe: where one does not: a module that this model has not.
+    """
+    problems = []
+    for part in recipe.lineage():
+        for table in part.stages():
+            method = catalogue.methods[table.stage, table.method].descriptor
+            for key, message, hint in method.check_model(table.options, outline):
+                path = (table.stage, table.instance, key)
+                problems.append(part.written.problem(path, message, hint, value=True))
+    if problems:
+        raise InvalidRecipe(problems)
+
+
+def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
+    """Whether every method runs on the device with the options that it has.
+
+    Raises:
+        UnfitEnvironment: for the first that does not.
+    """
+    for part in recipe.lineage():
+        for table in part.stages():
+            able = catalogue.methods[table.stage, table.method].descriptor.devices(table.options)
+            if device not in able:
+                raise _unable(part, table, device, able)
+
+
+def _unable(recipe: Recipe, table: StageTable, device: str, able: Iterable[str]) -> UnfitEnvironment:
+    place = recipe.written.problem((table.stage, table.instance), f"it does not run on {device} with these options")
+    return UnfitEnvironment(str(place), f"It runs on {' and '.join(sorted(able))}.")
+
+
+def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes from the header of a safetensors file (huggingface/safetensors, "Format")."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if length > _LONGEST_HEADER:
+            return
+        header = json.loads(stream.read(length))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            yield name, tuple(tensor["shape"])
