@@ -223,13 +223,13 @@ class _Checker:
         return False
 
     def _unknown_name(self, path: KeyPath, name: Any, what: str, known: Sequence[str]) -> None:
-        hint = (
-            did_you_mean(str(name), known) or f"Installed: {', '.join(known)}. Plugins that bring more go in plugins."
-        )
+        hint = did_you_mean(str(name), known) or f"Installed: {', '.join(known)}."
         broken = [plugin for plugin in self._catalogue.broken if name in (plugin.name, plugin.distribution)]
         broken = broken or list(self._catalogue.broken)
         if broken:
             hint += f" The plugin {broken[0].distribution} could not be loaded: {broken[0].error}"
+        elif hint.startswith("Installed"):
+            hint += " A plugin that brings it is named in plugins."
         self._problem(path, f"unknown {what} {show(name)}", hint, value=path[-1] in ("format", "method"))
 
     def _problem(self, path: KeyPath, message: str, hint: str = "", *, value: bool = False) -> None:
