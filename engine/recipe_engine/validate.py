@@ -14,6 +14,7 @@ from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.model import (
     ContainerTable,
     DataSet,
+    DataTable,
     ModelTable,
     Recipe,
     StageTable,
@@ -143,9 +144,19 @@ class _Checker:
         if registered is None and isinstance(named, str):
             self._unknown_name((*path, "format"), named, "format", list(self._catalogue.formats))
         data_format = registered.descriptor if registered else None
+        if named is None:
+            self._misspelled(path, table)
         if not self._check(path, table, schema.data_schema(data_format)) or data_format is None:
             return None
         return build_data_set(name, table, data_format.options)
+
+    def _misspelled(self, path: KeyPath, table: Mapping[str, Any]) -> None:
+        """Without its format a data set may have any key; one that is nearly the core's is a mistake all the same."""
+        core = [field.name for field in options.fields_of(DataTable)]
+        for key in table:
+            hint = did_you_mean(key, core) if key not in core else ""
+            if hint:
+                self._problem((*path, key), "unknown key", hint)
 
     def _stage(self, stage: str, tables: Any) -> list[StageTable]:
         if not self._is_table((stage,), tables):
