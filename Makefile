@@ -19,7 +19,7 @@ PARALLEL := --numprocesses=2 --dist=loadfile
 PYTEST = $(TEST_ENVIRONMENT) $(BIN)/pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all fmt lint type imports bench docs check clean
+.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz docs check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ imports: setup ## Check which part may import which
 
 bench: setup ## Measure speed and memory
 	@$(BIN)/python -m tests.bench
+
+fuzz: setup ## Throw two million inputs at the recipe reader
+	@$(BIN)/python -m tests.fuzz
 
 docs: setup ## Check that the documentation is true
 	@$(BIN)/pytest tests/docs
