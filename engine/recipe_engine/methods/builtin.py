@@ -21,6 +21,11 @@ _TRANSFORMERS = Requirement(
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
 _MODEL_PACKAGES = ("torch", "transformers")
+_QUANTIZED_PACKAGES = (*_MODEL_PACKAGES, "bitsandbytes")
+
+
+def _bitsandbytes(layer: str) -> Requirement:
+    return Requirement(package="bitsandbytes", specifier=">=0.50", symbols=(f"bitsandbytes.nn:{layer}",), extra="nf4")
 
 
 @hookimpl(trylast=True)
@@ -41,17 +46,17 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadNf4,
         implementation="recipe_engine.methods.load_nf4:LoadNf4",
         gives="quantized_lm",
-        requires=(
-            _TORCH,
-            _TRANSFORMERS,
-            Requirement(
-                package="bitsandbytes",
-                specifier=">=0.50",
-                symbols=("bitsandbytes.nn:Linear4bit",),
-                extra="nf4",
-            ),
-        ),
-        packages=(*_MODEL_PACKAGES, "bitsandbytes"),
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear4bit")),
+        packages=_QUANTIZED_PACKAGES,
+    )
+    yield Method(
+        name="int8",
+        summary="Quantize to 8-bit integers",
+        options=options.LoadInt8,
+        implementation="recipe_engine.methods.load_int8:LoadInt8",
+        gives="quantized_lm",
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear8bitLt")),
+        packages=_QUANTIZED_PACKAGES,
     )
 
 

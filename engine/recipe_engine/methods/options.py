@@ -28,6 +28,21 @@ class LoadNf4:
 
 
 @dataclass(frozen=True)
+class LoadInt8:
+    """Quantize the linear layers to 8-bit integers (Dettmers et al., 2022: LLM.int8())."""
+
+    threshold: float = option(
+        "Columns of a layer's input that hold a value from this size on are multiplied in full precision; "
+        "0 quantizes all columns.",
+        default=6.0,
+        minimum=0,
+    )
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = option(
+        "Precision of what is not quantized.", default="bfloat16"
+    )
+
+
+@dataclass(frozen=True)
 class AdaptLora:
     """Low-rank adapters beside frozen weights (Hu et al., 2021: LoRA)."""
 
