@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
-from recipe_engine.methods import options
+from recipe_engine.methods import fits, options
 from recipe_engine.methods.sources import references
 from recipe_engine.training.options import TrainSft
 
@@ -70,9 +70,24 @@ def recipe_adapt_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.adapt_lora:AdaptLora",
         takes=LANGUAGE_MODELS,
         gives="adapter",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.lora_clashes,
+        check_model=fits.lora_fits_outline,
         seeded=True,
         requires=(_TORCH, _PEFT),
         packages=(*_MODEL_PACKAGES, "peft"),
+    )
+    yield Method(
+        name="full",
+        summary="All weights of the model",
+        options=options.AdaptFull,
+        implementation="recipe_engine.methods.adapt_full:AdaptFull",
+        takes=frozenset({"causal_lm"}),
+        gives="causal_lm",
+        clashes=fits.full_clashes,
+        check_model=fits.full_fits_outline,
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
     )
 
 
