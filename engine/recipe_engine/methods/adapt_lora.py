@@ -6,64 +6,122 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.adapters import load_adapter_weights, save_adapter
+from recipe_engine.methods.fits import Layers, lora_fits
+from recipe_engine.training.adapters import (
+    ADAPTER,
+    load_adapter_weights,
+    save_adapter,
+    start_from_base,
+    take_out_of_base,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from recipe_engine.methods.options import AdaptLora as Options
 
 
 class AdaptLora:
-    """Puts adapters beside the frozen weights; they start as no change at all (the second factor is 0)."""
+    """Puts adapters beside the frozen weights.
+
+    They start as no change at all, as the second factor is 0; with DoRA, which divides by the lengths of columns and
+    multiplies by them again, up to the rounding of the weights' dtype. With ``pissa`` and ``olora`` they start as a
+    part of the weights that is taken out of them.
+    """
 
     def run(self, request: StageRequest) -> StageResult:
         """Create the adapters and keep their first state.
 
         Raises:
-            StageFailed: where ``target_modules`` names nothing in this model.
+            StageFailed: where an option does not fit this model.
         """
         model = _with_adapter(request)
+        if request.options.changes_base:
+            start_from_base(model, request.options.init)
         save_adapter(model, request.output, request.inputs.base)
         return StageResult(live=model)
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
-        """The same adapters on a base that has none."""
+        """The same adapters on a base that has none; nothing is decomposed again."""
         model = _with_adapter(request)
         load_adapter_weights(model, artifact)
+        if request.options.changes_base:
+            take_out_of_base(model, request.options.init)
         return model
 
 
 def _with_adapter(request: StageRequest) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import PeftModel, get_peft_model
 
     options: Options = request.options
-    targets = options.target_modules
     model = request.inputs.model
-    config = LoraConfig(
+    for key, message, hint in lora_fits(options, _layers(model)):
+        raise StageFailed(f"{request.node}: {key}: {message}.", hint)
+    below = list(model.peft_config) if isinstance(model, PeftModel) else []
+    if below and options.is_more_than_adapters:
+        raise StageFailed(
+            f"{request.node}: bias, modules_to_save, dora and init do not work on top of another recipe's adapter.",
+            "Export that recipe merged, and start from the folder.",
+        )
+    if below:
+        model.add_adapter(ADAPTER, _config(options, model))
+        model.base_model.set_adapter([*below, ADAPTER])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(f".{ADAPTER}." in name)
+    else:
+        model = get_peft_model(model, _config(options, model))
+    _refuse_quantized_copies(request, model)
+    return model.eval()
+
+
+def _config(options: Options, model: Any) -> Any:
+    from peft import LoraConfig
+
+    targets = options.target_modules
+    return LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        bias="none",
+        use_dora=options.dora,
+        use_rslora=options.rslora,
+        bias=options.bias,
+        modules_to_save=list(options.modules_to_save) if options.modules_to_save else None,
+        init_lora_weights="gaussian" if options.init == "gaussian" else True,
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
-    try:
-        return get_peft_model(model, config).eval()
-    except ValueError as error:
-        named = targets if isinstance(targets, str) else " or ".join(targets)
-        raise StageFailed(
-            f"{request.node}: no module of this model is named {named}.",
-            f"Its linear layers are {', '.join(_linear_names(model))}.",
-        ) from error
 
 
-def _linear_names(model: Any) -> list[str]:
-    """Last parts of the names of all linear layers (GPT-2's are called Conv1D)."""
-    return sorted(
-        {name.rpartition(".")[2] for name, module in model.named_modules() if type(module).__name__ in _LINEAR_CLASSES}
-    )
+def _refuse_quantized_copies(request: StageRequest, model: Any) -> None:
+    """PEFT would train a copy of 4-bit numbers and say nothing."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.is_floating_point():
+            module = name.partition(".modules_to_save.")[0].rpartition(".")[2]
+            raise StageFailed(
+                f"{request.node}: modules_to_save: {module} is quantized and cannot be trained whole.",
+                "Put it into target_modules.",
+            )
 
 
-_LINEAR_CLASSES = frozenset({"Linear", "Linear4bit", "Linear8bitLt", "Conv1D"})
+def _layers(model: Any) -> Layers:
+    """The modules of a live model, those of its adapters left out."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    linear = dict(_linear_layers(base))
+    modules = frozenset(name for name, _ in base.named_modules() if name)
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    return Layers(linear, modules, tied, any(name.endswith(".bias") for name, _ in base.named_parameters()))
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, module in model.named_modules():
+        inner = getattr(module, "base_layer", module)
+        if type(inner).__name__ == "Conv1D":  # GPT-2's
+            yield name, (int(inner.weight.shape[0]), int(inner.weight.shape[1]))
+        elif type(inner).__name__ in _LINEAR_CLASSES and ".lora_" not in name and not name.endswith(".base_layer"):
+            yield name, (inner.in_features, inner.out_features)
+
+
+_LINEAR_CLASSES = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
-from recipe_engine.methods import options
+from recipe_engine.methods import fits, options
 from recipe_engine.methods.sources import references
 from recipe_engine.training.options import TrainSft
 
@@ -21,6 +21,11 @@ _TRANSFORMERS = Requirement(
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
 _MODEL_PACKAGES = ("torch", "transformers")
+_QUANTIZED_PACKAGES = (*_MODEL_PACKAGES, "bitsandbytes")
+
+
+def _bitsandbytes(layer: str) -> Requirement:
+    return Requirement(package="bitsandbytes", specifier=">=0.50", symbols=(f"bitsandbytes.nn:{layer}",), extra="nf4")
 
 
 @hookimpl(trylast=True)
@@ -41,17 +46,17 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadNf4,
         implementation="recipe_engine.methods.load_nf4:LoadNf4",
         gives="quantized_lm",
-        requires=(
-            _TORCH,
-            _TRANSFORMERS,
-            Requirement(
-                package="bitsandbytes",
-                specifier=">=0.50",
-                symbols=("bitsandbytes.nn:Linear4bit",),
-                extra="nf4",
-            ),
-        ),
-        packages=(*_MODEL_PACKAGES, "bitsandbytes"),
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear4bit")),
+        packages=_QUANTIZED_PACKAGES,
+    )
+    yield Method(
+        name="int8",
+        summary="Quantize to 8-bit integers",
+        options=options.LoadInt8,
+        implementation="recipe_engine.methods.load_int8:LoadInt8",
+        gives="quantized_lm",
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear8bitLt")),
+        packages=_QUANTIZED_PACKAGES,
     )
 
 
@@ -65,9 +70,24 @@ def recipe_adapt_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.adapt_lora:AdaptLora",
         takes=LANGUAGE_MODELS,
         gives="adapter",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.lora_clashes,
+        check_model=fits.lora_fits_outline,
         seeded=True,
         requires=(_TORCH, _PEFT),
         packages=(*_MODEL_PACKAGES, "peft"),
+    )
+    yield Method(
+        name="full",
+        summary="All weights of the model",
+        options=options.AdaptFull,
+        implementation="recipe_engine.methods.adapt_full:AdaptFull",
+        takes=frozenset({"causal_lm"}),
+        gives="causal_lm",
+        clashes=fits.full_clashes,
+        check_model=fits.full_fits_outline,
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
     )
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
-from recipe_engine.errors import UnresolvedInput
-from recipe_engine.methods.load_full import convert_gguf, gguf_file, load_pretrained, model_files
+from recipe_engine.methods.load_full import load_pretrained
+from recipe_engine.methods.quantized import save_quantized
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from recipe_engine.methods.options import LoadNf4 as Options
-
-_CONFIG = "config.json"
 
 
 class LoadNf4:
@@ -30,12 +27,7 @@ class LoadNf4:
         Raises:
             UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
         """
-        options: Options = request.options
-        quantized = load_pretrained(
-            _unquantized(request), options.compute_dtype, request.device, quantization_config=_quantization(options)
-        )
-        quantized.save_pretrained(request.output)
-        del quantized
+        save_quantized(request, request.options.compute_dtype, _quantization(request.options))
         return StageResult(live=self.restore(request, request.output))
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
@@ -60,21 +52,3 @@ def _quantization(options: Options) -> Any:
         bnb_4bit_use_double_quant=options.double_quant,
         bnb_4bit_compute_dtype=options.compute_dtype,
     )
-
-
-def _unquantized(request: StageRequest) -> Path:
-    """A folder with the weights before quantization; a GGUF file's are converted into the work area."""
-    source = request.inputs.source
-    assert source is not None  # the graph gives every load node a source
-    gguf = gguf_file(source)
-    if gguf is not None:
-        folder = request.work / "unquantized"
-        convert_gguf(source.local_path(gguf), folder, request.options.compute_dtype)
-        return folder
-    model_files(source)
-    config = source.local_path(_CONFIG)
-    if "quantization_config" in json.loads(config.read_bytes()):
-        raise UnresolvedInput(
-            f"{source.reference} is quantized already.", "Start from the model that it was made from."
-        )
-    return config.parent

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from recipe_engine.options import option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class LoadNf4:
 
 
 @dataclass(frozen=True)
+class LoadInt8:
+    """Quantize the linear layers to 8-bit integers (Dettmers et al., 2022: LLM.int8())."""
+
+    threshold: float = option(
+        "Columns of a layer's input that hold a value from this size on are multiplied in full precision; "
+        "0 quantizes all columns.",
+        default=6.0,
+        minimum=0,
+    )
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = option(
+        "Precision of what is not quantized.", default="bfloat16"
+    )
+
+
+@dataclass(frozen=True)
 class AdaptLora:
     """Low-rank adapters beside frozen weights (Hu et al., 2021: LoRA)."""
 
@@ -37,6 +55,55 @@ class AdaptLora:
     target_modules: Literal["all-linear"] | tuple[str, ...] = option(
         "Modules that get an adapter, by the end of their name; all-linear is every linear layer but the head.",
         default="all-linear",
+        min_items=1,
+    )
+    dora: bool = option("Learn direction and length of each column apart (Liu et al., 2024: DoRA).", default=False)
+    rslora: bool = option(
+        "Scale by alpha / sqrt(rank), so that a high rank learns as fast (Kalajdzievski, 2023: rsLoRA).", default=False
+    )
+    bias: Literal["none", "lora_only", "all"] = option(
+        "Biases that are trained too: none, those of the adapted layers, or all.", default="none"
+    )
+    modules_to_save: tuple[str, ...] | None = option(
+        "Modules that are trained whole and kept with the adapter, by the end of their name.",
+        default=None,
+        min_items=1,
+    )
+    init: Literal["default", "gaussian", "pissa", "olora"] = option(
+        "How the adapter starts: default and gaussian change nothing at first; pissa (Meng et al., 2024) and olora "
+        "(Büyükakyüz, 2024) take the main directions of each weight out of it. The export fits the untouched model.",
+        default="default",
+    )
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter starts as a part of the weights, which is taken out of them."""
+        return self.init in ("pissa", "olora")
+
+    @property
+    def is_more_than_adapters(self) -> bool:
+        """Whether it reads or changes weights of the model itself."""
+        return self.dora or self.bias != "none" or self.modules_to_save is not None or self.changes_base
+
+    def contradictions(self) -> Sequence[tuple[str, str]]:
+        """Options that cannot both be meant."""
+        found = []
+        if self.dora and self.changes_base:
+            found.append(("dora", f"with init = {self.init} the lengths would be those of weights that are not whole"))
+        targets = () if isinstance(self.target_modules, str) else self.target_modules
+        twice = sorted(set(targets) & set(self.modules_to_save or ()))
+        if twice:
+            found.append(("modules_to_save", f"{twice[0]} gets an adapter too: name it in one of the two"))
+        return found
+
+
+@dataclass(frozen=True)
+class AdaptFull:
+    """No adapter: the weights of the model themselves are trained, and the result is a whole model."""
+
+    train_only: tuple[str, ...] | None = option(
+        "Modules that are trained, by the end of their name; the whole model where left out.",
+        default=None,
         min_items=1,
     )
 

@@ -139,7 +139,7 @@ class StopSafely(TrainerCallback):
 
 
 def decay_groups(model: Any) -> tuple[list[Any], list[Any]]:
-    """(trainable parameters that decay, those that never do: biases and the weights of norms).
+    """(trainable parameters that decay, those that never do: biases, the weights of norms, DoRA's lengths).
 
     Norms are told by the class of their module, so that every architecture's names are right.
     """
@@ -147,9 +147,10 @@ def decay_groups(model: Any) -> tuple[list[Any], list[Any]]:
     spared: list[Any] = []
     seen: set[int] = set()  # a tied head is the embedding once more
     for module in model.modules():
-        is_norm = "norm" in type(module).__name__.lower()
+        kind = type(module).__name__.lower()
+        is_scale = "norm" in kind or "dora" in kind
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                (spared if is_norm or name.endswith("bias") else decayed).append(parameter)
+                (spared if is_scale or name.endswith("bias") else decayed).append(parameter)
     return decayed, spared

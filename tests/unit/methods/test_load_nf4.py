@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,7 +12,17 @@ from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tests import tiny
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from tests.unit.methods.quantized_jobs import (
+    assert_equal,
+    evaluate,
+    gradients,
+    logits,
+    loss,
+    prepared,
+    state,
+    with_lora,
+    write_gguf,
+)
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.adapt_lora import AdaptLora
@@ -20,11 +30,10 @@ from recipe_engine.methods.load_nf4 import LoadNf4
 from recipe_engine.methods.options import AdaptLora as LoraOptions
 from recipe_engine.methods.options import LoadNf4 as Options
 from recipe_engine.methods.train_sft import TrainSft
-from recipe_engine.training.batches import collate
-from recipe_engine.training.generation import greedy
-from recipe_engine.training.loss import label_loss, mean_loss
 from recipe_engine.training.options import TrainSft as SftOptions
-from recipe_engine.training.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from recipe_engine.training.rows import Row
 
 pytestmark = [
     # transformers has new names for it; PEFT and transformers 5.0 know the old ones only.
@@ -32,37 +41,6 @@ pytestmark = [
     # PEFT finds out by itself that GPT-2's layers are transposed.
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
 ]
-
-# One block of 64 weights a row, or more: that is what bitsandbytes repacks on the CPU where it is allowed to.
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    | {"num_key_value_heads": 2, "tie_word_embeddings": False},
-    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-}
-PAD = tiny.VOCABULARY - 3
-
-
-@pytest.fixture(scope="session", params=["llama", "gpt2"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder, weights in float32."""
-    path = tmp_path_factory.mktemp("wide") / request.param
-    ends = {"bos_token_id": None, "eos_token_id": PAD}
-    config = AutoConfig.for_model(
-        request.param, vocab_size=tiny.VOCABULARY, initializer_range=0.2, **ends, **SHAPES[request.param]
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    return tiny.write_tokenizer(path)
-
-
-@pytest.fixture(scope="session")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    return read_rows(prepared(tmp_path_factory.mktemp("rows")))
-
-
-def prepared(folder: Path) -> Path:
-    tokenizer = tiny.write_tokenizer(folder / "tokenizer")
-    return tiny.prepare_data(folder, tiny.instruction_rows(8), tokenizer)
 
 
 def load(root: Path, folder: Path, **options: Any) -> tuple[Any, Path]:
@@ -76,62 +54,8 @@ def restore(root: Path, artifact: Path, **options: Any) -> Any:
     return LoadNf4().restore(tiny.stage_request(root, Options(**options), node="load"), artifact)
 
 
-def with_lora(root: Path, model: Any) -> Any:
-    """Adapters on every linear layer whose second factor is not 0, so that every factor has a gradient."""
-    request = tiny.stage_request(root, LoraOptions(rank=4, alpha=8), node="adapt", model=model)
-    adapted = tiny.run_stage(AdaptLora(), request).live
-    torch.manual_seed(1)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return adapted
-
-
-def gradients(model: Any, rows: list[Row]) -> dict[str, torch.Tensor]:
-    """Of one training step's loss."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # GPT-2 has its own
-    model.zero_grad()
-    label_loss(model, collate(rows, PAD)).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def loss(model: Any, rows: list[Row]) -> float:
-    return mean_loss(model, rows, 4, PAD, lambda _done, _total: None)[0]
-
-
-def evaluate(model: Any, folder: Path, rows: list[Row]) -> None:
-    """Both ways in which an evaluation uses a model."""
-    loss(model, rows)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompts = [row.prompt_ids for row in rows[:3]]
-    greedy(model, tokenizer, prompts, max_new_tokens=4, batch_size=3, progress=lambda _done, _total: None)
-
-
-def state(model: Any) -> dict[str, torch.Tensor]:
-    """Every bit that would be saved, quantization constants included."""
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert list(one) == list(other)
-    different = [
-        name for name in one if one[name].dtype != other[name].dtype or not torch.equal(one[name], other[name])
-    ]
-    assert different == []
-
-
 def quantized_layers(model: Any) -> dict[str, Linear4bit]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
-
-
-def logits(model: Any, rows: list[Row]) -> torch.Tensor:
-    batch = collate(rows[:4], PAD)
-    with torch.no_grad():
-        result: torch.Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return result
 
 
 @pytest.mark.parametrize("double_quant", [True, False])
@@ -254,33 +178,3 @@ def test_quantized_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     _, artifact = load(tmp_path, folder)
     with pytest.raises(UnresolvedInput, match=f"file:{artifact.name} is quantized already"):
         load(tmp_path, artifact)
-
-
-def write_gguf(path: Path) -> Path:
-    """A Llama of two layers, its weights in float32."""
-    import gguf
-    import numpy as np
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(128)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(tiny.VOCABULARY)
-    generator = np.random.default_rng(0)
-    shapes = {"token_embd": (tiny.VOCABULARY, 64), "output": (tiny.VOCABULARY, 64), "output_norm": (64,)}
-    for layer in range(2):
-        parts = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64)}
-        parts |= {"ffn_gate": (128, 64), "ffn_up": (128, 64), "ffn_down": (64, 128)}
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in parts.items()}
-        shapes |= {f"blk.{layer}.attn_norm": (64,), f"blk.{layer}.ffn_norm": (64,)}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", generator.standard_normal(shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path

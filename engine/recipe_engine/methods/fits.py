@@ -1,0 +1,166 @@
+"""What options need of the model and of the stages before them: pure, and light enough to check a recipe with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from recipe_engine.contract import ModelOutline
+
+EMBEDDINGS = frozenset(
+    {"embed_tokens", "embed_positions", "embed_in", "tok_embeddings", "word_embeddings", "wte", "wpe"}
+)
+"""Last parts of the names that architectures give to their embeddings; a weight's shape does not tell it."""
+HEADS = frozenset({"lm_head", "embed_out"})
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The modules of a model, as far as adapters care.
+
+    Attributes:
+        linear: name of each linear layer -> its two widths, in either order.
+        modules: names of all modules.
+        tied: whether the head is the embedding once more.
+        biased: whether any of them has a bias.
+    """
+
+    linear: Mapping[str, tuple[int, int]]
+    modules: frozenset[str]
+    tied: bool
+    biased: bool
+
+
+def outlined_layers(outline: ModelOutline) -> Layers:
+    """The modules of a model that is not loaded yet, by the names and shapes of its weights."""
+    owners = {name.rpartition(".")[0]: shape for name, shape in outline.tensors.items() if name.endswith(".weight")}
+    linear = {
+        name: (shape[0], shape[1])
+        for name, shape in owners.items()
+        if len(shape) == 2 and _last(name) not in EMBEDDINGS
+    }
+    paths = [name.split(".") for name in outline.tensors]
+    modules = {".".join(path[:end]) for path in paths for end in range(1, len(path))}
+    has_head = any(_last(name) in HEADS for name in modules)
+    tied = bool(outline.config.get("tie_word_embeddings", not has_head))
+    return Layers(linear, frozenset(modules), tied, any(name.endswith(".bias") for name in outline.tensors))
+
+
+def lora_fits_outline(options: AdaptLora, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """What of the options does not fit the model; nothing where its files do not tell its weights."""
+    return list(lora_fits(options, outlined_layers(outline))) if outline.tensors else []
+
+
+def lora_fits(options: AdaptLora, layers: Layers) -> Iterator[tuple[str, str, str]]:
+    """(key, what is wrong, a hint) for each option of ``adapt.lora`` that does not fit these modules."""
+    targets = () if isinstance(options.target_modules, str) else options.target_modules
+    for name in targets:
+        yield from _target(name, layers)
+    for name in options.modules_to_save or ():
+        yield from _saved(name, layers)
+    if options.bias != "none" and not layers.biased:
+        yield "bias", "this model has no biases", "Remove it."
+    chosen = [shape for name, shape in layers.linear.items() if _is_target(name, options.target_modules)]
+    narrowest = min((min(shape) for shape in chosen), default=options.rank)
+    if options.changes_base and options.rank > narrowest:
+        yield (
+            "rank",
+            f"{options.init} takes the {options.rank} main directions of each layer, and one has {narrowest}",
+            f"Lower it to {narrowest}, or leave layers out of target_modules.",
+        )
+
+
+def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """Options of ``adapt.lora`` that the way in which the model is loaded forbids."""
+    load, found = before.get("load"), []
+    if options.changes_base and isinstance(load, LoadNf4 | LoadInt8):
+        found.append(("init", f"{options.init} changes the weights that it starts from; quantized ones stay", "load"))
+    whole = "modules_to_save" if options.modules_to_save else "bias" if options.bias != "none" else ""
+    key, dtype = precision(load)
+    if whole and dtype != "float32":
+        found.append((whole, _NEEDS_FLOAT32.format(key=key), f"load.{key}"))
+    return found
+
+
+def full_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """``adapt.full`` trains the weights themselves, so they must be able to change a little."""
+    load = before.get("load")
+    if isinstance(load, LoadFull) and load.dtype != "float32":
+        return [("train_only", _NEEDS_FLOAT32.format(key="dtype"), "load.dtype")]
+    return []
+
+
+def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """Names of ``train_only`` that no module of the model has."""
+    layers = outlined_layers(outline)
+    chosen = options.train_only or ()
+    return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
+
+
+def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """An adapter is merged into weights that are not quantized."""
+    if options.merged and isinstance(before.get("load"), LoadNf4 | LoadInt8):
+        return [("merged", "an adapter cannot be merged into quantized weights without rounding it away", "load")]
+    return []
+
+
+_NEEDS_FLOAT32 = (
+    "it trains weights of the model itself, which need float32 to take small updates: load with {key} = "
+    '"float32", and set mixed_precision = "bf16" in the training for its speed'
+)
+
+
+def precision(load: Any) -> tuple[str, str]:
+    """(key, value) of the option that says in which precision the weights of the model are held."""
+    if isinstance(load, LoadFull):
+        return "dtype", load.dtype
+    if isinstance(load, LoadNf4 | LoadInt8):
+        return "compute_dtype", load.compute_dtype
+    return "", "float32"  # of a plugin: it knows best
+
+
+def named(names: Iterable[str]) -> str:
+    """Last parts of module names, each once: how people call them."""
+    return ", ".join(sorted({_last(name) for name in names}))
+
+
+def ends(module: str, name: str) -> bool:
+    """Whether a module's dotted name is ``name`` or ends in it."""
+    return module == name or module.endswith(f".{name}")
+
+
+def _target(name: str, layers: Layers) -> Iterator[tuple[str, str, str]]:
+    hint = f"Its linear layers are {named(layers.linear)}."
+    if _last(name) in HEADS and layers.tied:
+        yield "target_modules", f"{name} is the embedding once more in this model, which an adapter would part", hint
+    elif not any(ends(module, name) for module in layers.linear):
+        yield "target_modules", f"no linear layer of this model is named {name}", hint
+
+
+def _saved(name: str, layers: Layers) -> Iterator[tuple[str, str, str]]:
+    if layers.tied and _last(name) in HEADS | EMBEDDINGS:
+        message = f"{name} is both the embedding and the head of this model; trained apart they would differ"
+        yield "modules_to_save", message, "Remove it."
+    else:
+        yield from _module("modules_to_save", name, layers)
+
+
+def _module(key: str, name: str, layers: Layers) -> Iterator[tuple[str, str, str]]:
+    known = layers.modules | (HEADS if layers.tied else frozenset())  # a tied head has no weights of its own in a file
+    if not any(ends(module, name) for module in known):
+        yield key, f"no module of this model is named {name}", f"It has {named(layers.modules)}."
+
+
+def _is_target(module: str, targets: str | tuple[str, ...]) -> bool:
+    if isinstance(targets, str):
+        return _last(module) not in HEADS
+    return any(ends(module, name) for name in targets)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,49 @@
+"""What all quantizing load methods share: weights to quantize, an artifact that owns the result."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.errors import UnresolvedInput
+from recipe_engine.methods.load_full import convert_gguf, gguf_file, load_pretrained, model_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipe_engine.contract import StageRequest
+
+_CONFIG = "config.json"
+
+
+def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None:
+    """Quantize the request's source and write it as the artifact, before any forward pass.
+
+    Args:
+        request: of a load method; its output is filled.
+        dtype: of what is not quantized.
+        quantization: transformers' quantization config.
+
+    Raises:
+        UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
+    """
+    folder = _unquantized(request, dtype)
+    load_pretrained(folder, dtype, request.device, quantization_config=quantization).save_pretrained(request.output)
+
+
+def _unquantized(request: StageRequest, dtype: str) -> Path:
+    """A folder with the weights before quantization; a GGUF file's are converted into the work area."""
+    source = request.inputs.source
+    assert source is not None  # the graph gives every load node a source
+    gguf = gguf_file(source)
+    if gguf is not None:
+        folder = request.work / "unquantized"
+        convert_gguf(source.local_path(gguf), folder, dtype)
+        return folder
+    model_files(source)
+    config = source.local_path(_CONFIG)
+    if "quantization_config" in json.loads(config.read_bytes()):
+        raise UnresolvedInput(
+            f"{source.reference} is quantized already.", "Start from the model that it was made from."
+        )
+    return config.parent
