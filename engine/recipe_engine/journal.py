@@ -15,6 +15,7 @@ from recipe_engine.errors import Interrupted
 from recipe_engine.lock import Hardware, packages_identity
 from recipe_engine.report.result import compared_metrics, result_json
 from recipe_registry import Artifact, RunRecord, StoreNotWritable, write_bytes
+from recipe_registry.durable import make_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +117,7 @@ class Journal:
         (own, text), *bases = files.items()
         kept = self._runs.save_recipe(self.run_id, own, text)
         for name, base in bases:
+            make_directory((self.folder / name).parent)
             write_bytes(self.folder / name, base)
         return {kept.name: kept, **{name: self.folder / name for name, _ in bases}}
 
@@ -143,7 +145,8 @@ class Journal:
         trace = kept.pop("trace", None)
         if trace is not None:
             lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trace)
-            write_bytes(self.folder / f"{node_id}.trace.jsonl", lines.encode())
+            file_name = f"{node_id.replace('/', '.')}.trace.jsonl"
+            write_bytes(self.folder / file_name, lines.encode())
         return kept
 
     def reporter(self, node_id: str) -> HostReporter:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from tests.unit.written import builtins
 
 from recipe_engine.compose import compose
 from recipe_engine.validate import validate
+
+if TYPE_CHECKING:
+    import pytest
 
 GUIDE = Path("docs/recipes.md").read_text(encoding="utf-8")
 RECIPES = re.findall(r"^```toml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)

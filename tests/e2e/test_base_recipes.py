@@ -57,6 +57,7 @@ def test_a_base_is_trained_once_and_what_it_learned_counts(tmp_path: Path) -> No
     assert top["metrics"]["perplexity.loss"]["after"] != top["metrics"]["perplexity.loss"]["before"]
 
 
+@pytest.mark.slow
 def test_live_and_restored_are_one_on_top_of_a_base(tmp_path: Path) -> None:
     """The same evaluation right after the training, and by a process that restores the stack."""
     one, other = write_workspace(tmp_path / "one"), write_workspace(tmp_path / "other")
@@ -73,6 +74,7 @@ def test_live_and_restored_are_one_on_top_of_a_base(tmp_path: Path) -> None:
     assert restored["metrics"] == live["metrics"]
 
 
+@pytest.mark.slow
 def test_a_runs_recipe_is_kept_with_its_base(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w")
     (workspace.folder / "top.toml").write_text(ON_TOP)

@@ -39,9 +39,9 @@ def compared_metrics(nodes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, 
 
 
 def efficiency(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Parameters, memory and time of the training; empty where there was none."""
+    """Parameters, memory and time of the recipe's own training; empty where there was none."""
     for node in nodes:
-        if node["stage"] == "train":
+        if node["id"] == "train":
             found: dict[str, Any] = dict(node["facts"].get("efficiency", {}))
             return found
     return {}
