@@ -105,6 +105,7 @@ def recipe_train_methods() -> Iterator[Method]:
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
+        devices=lambda chosen: chosen.devices(),
     )
 
 

@@ -34,7 +34,9 @@ class TrainSft:
         trace = train(request, read_rows(inputs.data["train"]), eval_rows, pad)
         writer.write(request.output, inputs.base)
         facts = {"efficiency": usage.report(trace.tokens), "trace": trace.steps}
-        return StageResult(live=inputs.model, metrics={"loss": trace.steps[-1]["loss"]}, facts=facts)
+        named = ("loss", "step", "eval_loss") if request.options.keep_best else ("loss",)
+        metrics = {name: trace.result[name] for name in named if name in trace.result}
+        return StageResult(live=inputs.model, metrics=metrics, facts=facts)
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """The model that it would have trained, with the trained weights."""

@@ -27,15 +27,16 @@ _GENERATORS = "generators.safetensors"
 _RANDOM = "python_random"
 
 
-def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping[str, Any]) -> Path:
+def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping[str, Any], *, needs: int = 0) -> Path:
     """Write everything that the rest of the training depends on.
 
     Args:
-        folder: the work area; older checkpoints in it are removed, :data:`KEEP` stay.
+        folder: the work area; older checkpoints in it are removed, :data:`KEEP` stay, and those that these need.
         step: optimizer steps done.
         model: its parameters that require gradients are saved.
         optimizer: a torch optimizer over exactly those parameters.
         documents: whatever else the loop needs: name -> JSON, each a file of its own.
+        needs: step of an older checkpoint without which this one is of no use; 0 for none.
     """
     from safetensors.torch import save_file
 
@@ -48,12 +49,17 @@ def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping
     for name, document in {_RANDOM: random.getstate(), **documents}.items():
         (filling / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
     digests = {path.name: sha256_file(path) for path in sorted(filling.iterdir())}
-    (filling / _MANIFEST).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
-    final = folder / f"step-{step:08d}"
+    manifest = {"step": step, "needs": needs, "sha256": digests}
+    (filling / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    final = of_step(folder, step)
     commit_directory(filling, final)
-    for old in _checkpoints(folder)[:-KEEP]:
-        remove_tree(old)
+    _prune(folder)
     return final
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, if it is there."""
+    return folder / f"step-{step:08d}"
 
 
 def latest(folder: Path) -> Path | None:
@@ -75,18 +81,24 @@ def read_document(checkpoint: Path, name: str) -> Any:
     return json.loads((checkpoint / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def restore_model_and_optimizer(checkpoint: Path, model: Any, optimizer: Any) -> None:
-    """Put weights and optimizer state back, bit for bit."""
+def restore_model(checkpoint: Path, model: Any) -> None:
+    """Put the weights that are trained back, bit for bit."""
     import torch
     from safetensors.torch import load_file
 
-    trainable = _trainable(model)
     weights = load_file(checkpoint / _WEIGHTS)
     with torch.no_grad():
-        for name, parameter in trainable.items():
+        for name, parameter in _trainable(model).items():
             parameter.copy_(weights[name])
+
+
+def restore_model_and_optimizer(checkpoint: Path, model: Any, optimizer: Any) -> None:
+    """Put weights and optimizer state back, bit for bit."""
+    from safetensors.torch import load_file
+
+    restore_model(checkpoint, model)
     saved = load_file(checkpoint / _OPTIMIZER)
-    for name, parameter in trainable.items():
+    for name, parameter in _trainable(model).items():
         prefix = f"{name}:"
         optimizer.state[parameter] = {
             key.removeprefix(prefix): _placed(key, tensor, parameter)
@@ -138,9 +150,29 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
+def _prune(folder: Path) -> None:
+    """Remove old checkpoints. What those that stay need stays too, as any of them may turn out to be damaged."""
+    present = _checkpoints(folder)
+    needed = {of_step(folder, _manifest(path)["needs"]) for path in present[-KEEP:]}
+    for old in present[:-KEEP]:
+        if old not in needed:
+            remove_tree(old)
+
+
 def _is_intact(checkpoint: Path) -> bool:
+    """Whether its bytes are all right, and those of the checkpoint that it needs."""
     try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
-        return all(sha256_file(checkpoint / name) == digest for name, digest in manifest["sha256"].items())
+        manifest = _manifest(checkpoint)
+        needed = of_step(checkpoint.parent, manifest["needs"])
+        return _is_whole(checkpoint) and (not manifest["needs"] or _is_whole(needed))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return all(sha256_file(checkpoint / name) == digest for name, digest in _manifest(checkpoint)["sha256"].items())
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+    return manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from recipe_engine.descriptors import DEVICES, Device
 from recipe_engine.options import option
 
 if TYPE_CHECKING:
@@ -56,6 +57,25 @@ class TrainSft:
         minimum=1,
         unit="optimizer steps",
     )
+    early_stopping_patience: int | None = option(
+        "End after so many evaluations in a row whose loss was no lower.",
+        default=None,
+        minimum=1,
+        unit="evaluations",
+        needs="eval_steps",
+    )
+    early_stopping_threshold: float = option(
+        "By how much a loss must be lower to count for early_stopping_patience.",
+        default=0.0,
+        minimum=0,
+        unit="nats a token",
+        needs="early_stopping_patience",
+    )
+    keep_best: bool = option(
+        "The result is the model of the evaluation with the lowest loss, not the last; each best one is a checkpoint.",
+        default=False,
+        needs="eval_steps",
+    )
     checkpoint_steps: int = option(
         "Write a checkpoint each time after so many steps; a killed run goes on from the last one.",
         default=50,
@@ -67,10 +87,18 @@ class TrainSft:
         "Compute activations again in the backward pass instead of keeping them: less memory, more time.",
         default=False,
     )
+    mixed_precision: Literal["no", "bf16", "fp16"] = option(
+        "Precision of the products in training, beside weights in a higher one; fp16 scales the loss and needs a GPU.",
+        default="no",
+    )
 
     def data_sets(self) -> Mapping[str, str]:
         """Role -> data set."""
         return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
+
+    def devices(self) -> frozenset[Device]:
+        """Where it can train: half precision with a scaled loss is a matter of GPUs."""
+        return frozenset({"cuda"}) if self.mixed_precision == "fp16" else DEVICES
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""

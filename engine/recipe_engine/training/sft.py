@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainingArguments  # noqa: TID253 -- imported in the worker only
+from transformers import TrainingArguments  # noqa: TID253 -- imported in the worker only
 
-from recipe_engine.errors import Interrupted, StageFailed
+from recipe_engine.errors import Interrupted
 from recipe_engine.training import checkpoint
-from recipe_engine.training.batches import Plan, plan_batches
-from recipe_engine.training.loss import mean_loss
+from recipe_engine.training.batches import Plan, collate, plan_batches
 from recipe_engine.training.trainer import PlannedTrainer, StopSafely
+from recipe_engine.training.watch import Watch, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from recipe_engine.contract import Reporter, StageRequest
+    from recipe_engine.contract import StageRequest
     from recipe_engine.training.options import TrainSft
     from recipe_engine.training.rows import Row
 
@@ -28,11 +28,14 @@ class Trace:
     """What happened in each step, exact: loss and gradient norm before clipping.
 
     Attributes:
-        steps: one entry a step: ``step``, ``loss``, ``grad_norm``, ``learning_rate``; ``eval_loss`` where measured.
+        steps: one entry a step: ``step``, ``loss``, ``grad_norm``, ``learning_rate``; ``eval_loss`` where measured. A
+            step that overflowed in half precision and was skipped has no ``grad_norm``.
+        result: the entry of the step whose weights are the result.
         tokens: that went through the model in all steps of this process, padding not counted.
     """
 
     steps: list[dict[str, float]]
+    result: dict[str, float]
     tokens: int
 
 
@@ -59,7 +62,7 @@ def train(request: StageRequest, rows: Sequence[Row], eval_rows: Sequence[Row], 
         max_steps=options.max_steps,
         seed=request.seed,
     )
-    watch = _Watch(model, eval_rows, options, pad, reporter)
+    watch = Watch(model, eval_rows, options, pad, reporter)
     stop = StopSafely(reporter)
     resumed = checkpoint.latest(request.work)
     if resumed is not None:
@@ -67,19 +70,25 @@ def train(request: StageRequest, rows: Sequence[Row], eval_rows: Sequence[Row], 
     with _in_training(model, recompute=options.gradient_checkpointing):
         trainer = PlannedTrainer(
             plan=plan,
-            rows=rows,
-            pad=pad,
-            all_tokens=options.loss_on == "all",
+            load=lambda positions: collate([rows[row] for row in positions], pad, all_tokens=options.loss_on == "all"),
+            mixed_precision=options.mixed_precision,
             work=request.work,
+            progress=watch.progress,
             model=model,
             args=training_arguments(request, plan),
             callbacks=[watch, stop],
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    if stop.stopped:
-        raise Interrupted(f"stopped after step {trainer.state.global_step} of {plan.steps}; a checkpoint is kept.")
-    done = sum(len(rows[row].input_ids) for batch in plan.micro_batches[watch.first_batch :] for row in batch)
-    return Trace(_steps(trainer.state.log_history), done)
+    last = trainer.state.global_step
+    if stop.stopped and not watch.ended_early:
+        raise Interrupted(f"stopped after step {last} of {plan.steps}; a checkpoint is kept.")
+    chosen = watch.progress.best_step if options.keep_best else 0
+    if chosen and chosen != last:
+        checkpoint.restore_model(checkpoint.of_step(request.work, chosen), model)
+    steps = _steps(trainer.state.log_history)
+    batches = plan.micro_batches[watch.first_batch : last * plan.accumulate]
+    tokens = sum(len(rows[row].input_ids) for batch in batches for row in batch)
+    return Trace(steps, steps[(chosen or last) - 1], tokens)
 
 
 @contextmanager
@@ -132,55 +141,5 @@ def training_arguments(request: StageRequest, plan: Plan) -> TrainingArguments:
     )
 
 
-class _Watch(TrainerCallback):
-    """Reports each step, measures the evaluation loss when it is due, and stops on a loss that is no number."""
-
-    def __init__(self, model: Any, eval_rows: Sequence[Row], options: TrainSft, pad: int, reporter: Reporter) -> None:
-        self._model = model
-        self._eval_rows = eval_rows
-        self._options = options
-        self._pad = pad
-        self._reporter = reporter
-        self.first_batch = 0
-
-    def on_train_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """A resumed training starts in the middle of the plan."""
-        self.first_batch = state.global_step * args.gradient_accumulation_steps
-        self._reporter.progress(state.global_step, state.max_steps, "steps")
-
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the Trainer after each optimizer step, before it logs the step."""
-        self._reporter.progress(state.global_step, state.max_steps, "steps")
-        # The Trainer would write no checkpoint after the last step's log; the artifact makes one needless anyway.
-        if state.global_step >= state.max_steps:
-            control.should_save = False
-
-    def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Called by the Trainer once a step's loss is known."""
-        entry = state.log_history[-1]
-        if "loss" not in entry:
-            return
-        if not math.isfinite(entry["loss"]) or not math.isfinite(entry.get("grad_norm", 0.0)):
-            raise StageFailed(
-                f"train: the loss of step {state.global_step} is {entry['loss']}, its gradient's norm "
-                f"{entry.get('grad_norm')}.",
-                "Lower learning_rate, or give it a warmup.",
-            )
-        every = self._options.eval_steps
-        if every and state.global_step % every == 0:
-            entry["eval_loss"] = self._eval_loss()
-        self._reporter.metrics(state.global_step, _numbers(entry))
-
-    def _eval_loss(self) -> float:
-        loss, _tokens = mean_loss(
-            self._model, self._eval_rows, self._options.batch_size, self._pad, lambda _done, _total: None
-        )
-        return loss
-
-
 def _steps(log_history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    return [{"step": entry["step"], **_numbers(entry)} for entry in log_history if "loss" in entry]
-
-
-def _numbers(entry: dict[str, Any]) -> dict[str, float]:
-    return {name: entry[name] for name in ("loss", "grad_norm", "learning_rate", "eval_loss") if name in entry}
+    return [{"step": entry["step"], **numbers(entry)} for entry in log_history if "loss" in entry]

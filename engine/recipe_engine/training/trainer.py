@@ -10,17 +10,20 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class body needs its base
 
 from recipe_engine.training import checkpoint
-from recipe_engine.training.batches import IGNORE, Plan, collate
+from recipe_engine.training.batches import IGNORE, Plan
 from recipe_engine.training.loss import label_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from recipe_engine.training.rows import Row
+    from recipe_engine.training.watch import Progress
 
 # The name under which the Trainer itself looks for its state.
 _TRAINER_STATE = "trainer_state"
 _SCHEDULER = "scheduler"
+_PROGRESS = "progress"
+_SCALER = "scaler"
+_DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PlannedTrainer(Trainer):
@@ -31,10 +34,10 @@ class PlannedTrainer(Trainer):
 
     Args:
         plan: the batches.
-        rows: what the plan's positions mean.
-        pad: id of the padding token.
-        all_tokens: learn the prompts too.
+        load: from the positions of one micro-batch to its tensors.
+        mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
         work: folder for checkpoints.
+        progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
         **trainer_arguments: ``model``, ``args`` and ``callbacks`` of the Trainer.
     """
 
@@ -42,32 +45,31 @@ class PlannedTrainer(Trainer):
         self,
         *,
         plan: Plan,
-        rows: Sequence[Row],
-        pad: int,
-        all_tokens: bool,
+        load: Callable[[Sequence[int]], dict[str, torch.Tensor]],
         work: Path,
+        progress: Progress,
+        mixed_precision: str = "no",
         **trainer_arguments: Any,
     ) -> None:
         super().__init__(**trainer_arguments)
         self._plan = plan
-        self._rows = rows
-        self._pad = pad
-        self._all_tokens = all_tokens
+        self._load = load
         self._work = work
+        self._progress = progress
+        self._products = _DTYPES[mixed_precision]
+        # The Trainer's own switch would leave a changed forward method on the model; this leaves nothing.
+        self._scaler = torch.amp.GradScaler(self.args.device.type) if mixed_precision == "fp16" else None
+        self.accelerator.scaler = self._scaler
         # compute_loss divides by the labels of the whole step itself.
         self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> Any:
         """One micro-batch an item. The generator of its own keeps the loader from drawing on the training's."""
-
-        def load(items: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
-            return collate([self._rows[position] for position in items[0]], self._pad, all_tokens=self._all_tokens)
-
         return torch.utils.data.DataLoader(
             self._plan.micro_batches,
             batch_size=1,
             shuffle=False,
-            collate_fn=load,
+            collate_fn=lambda items: self._load(items[0]),
             generator=torch.Generator(),
         )
 
@@ -95,15 +97,38 @@ class PlannedTrainer(Trainer):
     ) -> Any:
         """Mean over the labels of the whole optimizer step, however it is cut into micro-batches."""
         del return_outputs
-        return label_loss(model, inputs) / num_items_in_batch
+        on = self._products is not None
+        with torch.autocast(self.args.device.type, dtype=self._products, enabled=on):
+            return label_loss(model, inputs) / num_items_in_batch
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self._unscale()
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:
+            self._unscale()
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    def _unscale(self) -> None:
+        """Norms are those of the loss, not of the scaled loss."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer.optimizer)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         return sum((batch["labels"] != IGNORE).sum() for batch in batch_samples).to(device)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         del model, trial
-        documents = {_TRAINER_STATE: asdict(self.state), _SCHEDULER: self.lr_scheduler.state_dict()}
-        checkpoint.save(self._work, self.state.global_step, self.model, self.optimizer, documents)
+        documents = {
+            _TRAINER_STATE: asdict(self.state),
+            _SCHEDULER: self.lr_scheduler.state_dict(),
+            _PROGRESS: self._progress.to_json(),
+        }
+        if self._scaler is not None:
+            documents[_SCALER] = self._scaler.state_dict()
+        step, needed = self.state.global_step, self._progress.best_step
+        checkpoint.save(self._work, step, self.model, self.optimizer, documents, needs=needed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Weights come with the optimizer's state, below."""
@@ -112,6 +137,10 @@ class PlannedTrainer(Trainer):
         if checkpoint_path is not None:
             saved = Path(checkpoint_path)
             checkpoint.restore_model_and_optimizer(saved, self.model, self.optimizer)
+            for name, value in checkpoint.read_document(saved, _PROGRESS).items():
+                setattr(self._progress, name, value)
+            if self._scaler is not None:
+                self._scaler.load_state_dict(checkpoint.read_document(saved, _SCALER))
             self.lr_scheduler.load_state_dict(checkpoint.read_document(saved, _SCHEDULER))
             # The scheduler only remembers the rate of the next step; the optimizer is what applies it.
             for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):

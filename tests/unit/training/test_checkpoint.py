@@ -90,6 +90,27 @@ def test_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000008"
 
 
+def needing(folder: Path, step: int, needs: int) -> Path:
+    return checkpoint.save(folder, step, *pair(), {}, needs=needs)
+
+
+def test_what_is_needed_is_kept_beside_them(tmp_path: Path) -> None:
+    for step, needs in ((2, 0), (4, 2), (6, 2), (8, 6)):
+        needing(tmp_path, step, needs)
+    assert names(tmp_path) == ["step-00000002", "step-00000006", "step-00000008"], "6 may have to do without 8"
+    needing(tmp_path, 10, 6)
+    assert names(tmp_path) == ["step-00000006", "step-00000008", "step-00000010"]
+
+
+def test_one_without_what_it_needs_is_passed_over(tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    for step in (4, 6):
+        needing(tmp_path, step, 4)
+    spoil(tmp_path / "step-00000004" / "trainable.safetensors", -1)
+    assert checkpoint.latest(tmp_path) is None, "2 was removed when two others were there"
+    assert names(tmp_path) == []
+
+
 def test_none(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
 

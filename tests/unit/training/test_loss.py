@@ -113,6 +113,7 @@ def trained_step(root: Path, folder: Path, rows: list[Row], plan: Plan) -> tuple
     from transformers import TrainingArguments
 
     from recipe_engine.training.trainer import PlannedTrainer
+    from recipe_engine.training.watch import Progress
 
     class PlainDescent(PlannedTrainer):
         def create_optimizer(self, model: Any = None) -> Any:
@@ -138,7 +139,13 @@ def trained_step(root: Path, folder: Path, rows: list[Row], plan: Plan) -> tuple
         use_cpu=True,
     )
     trainer = PlainDescent(
-        plan=plan, rows=rows, pad=PAD, all_tokens=False, work=root, model=model, args=arguments, callbacks=[]
+        plan=plan,
+        load=lambda positions: collate([rows[row] for row in positions], PAD),
+        work=root,
+        progress=Progress(),
+        model=model,
+        args=arguments,
+        callbacks=[],
     )
     trainer.train()
     trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}

@@ -26,6 +26,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "adam_beta1": {"adam_beta1": 0.8},
     "adam_beta2": {"adam_beta2": 0.9},
     "loss_on": {"loss_on": "all"},
+    "mixed_precision": {"mixed_precision": "bf16"},
+    # The evaluation loss cannot fall by so much, so the second evaluation is the last.
+    "early_stopping_patience": {"eval_steps": 1, "early_stopping_patience": 1, "early_stopping_threshold": 100.0},
 }
 NO_CHANGE: dict[str, dict[str, Any]] = {
     "eval_steps": {"eval_steps": 1},
@@ -33,7 +36,8 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "gradient_checkpointing": {"gradient_checkpointing": True},
 }
 # Names of data sets, read by the graph; and micro-batches, whose sums round differently and mean the same.
-ELSEWHERE = {"data", "eval_data", "micro_batch_size"}
+# Of the last two, test_ending.py has more to say.
+ELSEWHERE = {"data", "eval_data", "micro_batch_size", "early_stopping_threshold", "keep_best"}
 
 
 @pytest.fixture(scope="module")

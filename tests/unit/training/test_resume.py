@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from tests import tiny
-from tests.unit.training.training_jobs import ROWS, prepared_data, sft
+from tests.unit.training.training_jobs import ROWS, Fragile, Killed, prepared_data, sft
 
 from recipe_engine.errors import Interrupted, StageFailed
 from recipe_engine.training import checkpoint
@@ -31,23 +31,6 @@ JOB: dict[str, Any] = {
     "weight_decay": 0.1,
     "schedule": "cosine",
 }
-
-
-class Killed(BaseException):
-    """The process ends where it stands."""
-
-
-class Fragile(tiny.Recorder):
-    """A reporter whose process is killed while it reports a step: after the update, before its checkpoint."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self._at = at
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        super().metrics(step, values)
-        if step == self._at:
-            raise Killed
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +153,8 @@ def test_a_checkpoint_of_the_last_step_leaves_nothing_to_do(
     state = checkpoint.read_document(last, "trainer_state")
     state |= {"global_step": STEPS, "epoch": 1.0, "log_history": result.facts["trace"]}
     optimizer = torch.optim.AdamW([weight for weight in result.live.parameters() if weight.requires_grad])
-    documents = {"trainer_state": state, "scheduler": checkpoint.read_document(last, "scheduler")}
+    unchanged = {name: checkpoint.read_document(last, name) for name in ("scheduler", "progress")}
+    documents = {"trainer_state": state, **unchanged}
     checkpoint.save(work, STEPS, result.live, optimizer, documents)
     again = tiny.Recorder()
     found = sft(tmp_path, llama, data, reporter=again, **JOB)

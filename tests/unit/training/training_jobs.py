@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,23 @@ if TYPE_CHECKING:
     from recipe_engine.contract import StageResult
 
 ROWS = 10
+
+
+class Killed(BaseException):
+    """The process ends where it stands."""
+
+
+class Fragile(tiny.Recorder):
+    """A reporter whose process is killed while it reports a step: after the update, before its checkpoint."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._at = at
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        super().metrics(step, values)
+        if step == self._at:
+            raise Killed
 
 
 def prepared_data(folder: Path, tokenizer: Path) -> dict[str, Path]:
