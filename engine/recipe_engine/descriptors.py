@@ -68,6 +68,11 @@ def runs_anywhere(_options: Any) -> frozenset[Device]:
     return DEVICES
 
 
+def adds_no_tokens(_options: Any) -> tuple[str, ...]:
+    """The default of :attr:`Method.new_tokens`."""
+    return ()
+
+
 def publishes_adapters(_options: Any) -> Payload:
     """The default of :attr:`Method.payload`: what the training made, as it is."""
     return "adapter"
@@ -98,6 +103,8 @@ class Method:
         check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
             (key, what is wrong, a hint) for each.
         devices: where it can run with these options.
+        new_tokens: what an adapt method adds to the tokenizer: the data is prepared with them, and the model that the
+            method gets has a row for each.
         payload: what a push method publishes: the result of the training, or that merged into the base.
     """
 
@@ -118,6 +125,7 @@ class Method:
     clashes: Callable[[Any, Mapping[str, Any]], Sequence[tuple[str, str, str]]] = fits_everything
     check_model: Callable[[Any, ModelOutline], Sequence[tuple[str, str, str]]] = fits_every_model
     devices: Callable[[Any], frozenset[Device]] = runs_anywhere
+    new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
     payload: Callable[[Any], Payload] = publishes_adapters
 
 

@@ -85,6 +85,7 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     A recipe that this one starts from is trained first, under its own name (``sft/train``), without its evaluations
     and pushes. Its nodes have the keys that they have in a run of their own.
     """
+    tokens = _new_tokens(recipe, catalogue)
     nodes = [
         Node(id="resolve", stage="resolve", instance="resolve", method="sources", on_host=True),
         Node(
@@ -93,12 +94,17 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
             instance="tokenizer",
             method="tokenizer",
             implementation="recipe_engine.methods.prepare:TokenizerStage",
+            options=tokens,
+            changed_options=tokens,
             source="model",
             revision=_TOKENIZER_REVISION,
             packages=_TOKENIZER_PACKAGES,
         ),
     ]
-    parts = [_Part(part, catalogue, "" if part is recipe else f"{part.name}/") for part in recipe.lineage()]
+    parts = [
+        _Part(part, catalogue, "" if part is recipe else f"{part.name}/", extended=bool(tokens))
+        for part in recipe.lineage()
+    ]
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
     nodes += parts[-1].trained(evaluated=True)
@@ -123,9 +129,11 @@ class _Part:
         recipe: the recipe.
         catalogue: what is installed.
         prefix: what its nodes' ids begin with.
+        extended: whether the tokenizer has tokens that the model does not know.
     """
 
-    def __init__(self, recipe: Recipe, catalogue: Catalogue, prefix: str) -> None:
+    def __init__(self, recipe: Recipe, catalogue: Catalogue, prefix: str, *, extended: bool) -> None:
+        self._extended = extended
         self._recipe = recipe
         self._catalogue = catalogue
         self._prefix = prefix
@@ -141,11 +149,13 @@ class _Part:
         recipe, nodes = self._recipe, []
         if recipe.load is not None:
             nodes.append(self._stage(recipe.load, "load", source="model"))
-            nodes += self._attached()
+            nodes += self._extension()
+            nodes += self._attached(nodes[-1].id)
             nodes += self._evaluations("base", nodes[-1].id) if evaluated else []
         if recipe.adapt is not None:
             model = nodes[-1 - (len(recipe.evaluate) if evaluated else 0)].id
-            nodes.append(self._stage(recipe.adapt, "adapt", inputs={"model": model}, consumes=True))
+            inputs = {"model": model} | ({"tokenizer": "tokenizer"} if self._extended else {})
+            nodes.append(self._stage(recipe.adapt, "adapt", inputs=inputs, consumes=True))
         if recipe.train is not None:
             nodes.append(self._stage(recipe.train, "train", inputs={"model": nodes[-1].id}, consumes=True))
             nodes += self._evaluations("result", nodes[-1].id) if evaluated else []
@@ -161,11 +171,28 @@ class _Part:
             nodes.append(self._stage(table, f"push.{table.instance}", inputs=inputs, on_host=True))
         return nodes
 
-    def _attached(self) -> list[Node]:
+    def _extension(self) -> list[Node]:
+        """Rows for the new tokens, where there are some."""
+        if not self._extended:
+            return []
+        return [
+            Node(
+                id=f"{self._prefix}extend",
+                stage="extend",
+                instance="extend",
+                method="tokens",
+                implementation="recipe_engine.methods.extend:ExtendStage",
+                inputs={"model": f"{self._prefix}load", "tokenizer": "tokenizer"},
+                consumes=True,
+                packages=MODEL_PACKAGES,
+            )
+        ]
+
+    def _attached(self, below: str) -> list[Node]:
         """The adapters of the recipes that this one builds on, frozen, one on top of the other."""
         nodes: list[Node] = []
         for base in self._recipe.lineage()[:-1]:
-            below = nodes[-1].id if nodes else f"{self._prefix}load"
+            below = nodes[-1].id if nodes else below
             nodes.append(
                 Node(
                     id=f"{self._prefix}attach.{base.name}",
@@ -229,6 +256,13 @@ class _Part:
 
     def _method(self, table: StageTable) -> Method:
         return self._catalogue.methods[table.stage, table.method].descriptor
+
+
+def _new_tokens(recipe: Recipe, catalogue: Catalogue) -> dict[str, list[str]]:
+    """What the first recipe of the lineage adds to the tokenizer, as an option; nothing where it adds none."""
+    adapt = recipe.lineage()[0].adapt
+    tokens = catalogue.methods["adapt", adapt.method].descriptor.new_tokens(adapt.options) if adapt else ()
+    return {"new_tokens": list(tokens)} if tokens else {}
 
 
 def _merge() -> Node:

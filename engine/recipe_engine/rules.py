@@ -200,6 +200,9 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             path, f"two of the recipes {', '.join(names)} have one name", "Rename one: nodes are named by it."
         )
     for table in draft.stages:
+        if table.stage == "adapt" and _method(table, catalogue).new_tokens(table.options):
+            message = "only the first of several recipes can add tokens: its data is prepared with them too"
+            yield Finding((table.stage, table.instance), message, "", path)
         payload = _method(table, catalogue).payload(table.options)
         if table.stage == "push" and payload == "adapter":
             message = "the adapter of this recipe works on top of that of its base only"

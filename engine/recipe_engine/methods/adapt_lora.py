@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import StageFailed
 from recipe_engine.methods.fits import Layers, lora_fits
+from recipe_engine.methods.prepare import open_tokenizer
 from recipe_engine.training.adapters import (
     ADAPTER,
     load_adapter_weights,
@@ -65,17 +66,26 @@ def _with_adapter(request: StageRequest) -> Any:
             "Export that recipe merged, and start from the folder.",
         )
     if below:
-        model.add_adapter(ADAPTER, _config(options, model))
+        model.add_adapter(ADAPTER, _config(options, model, []))
         model.base_model.set_adapter([*below, ADAPTER])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(f".{ADAPTER}." in name)
     else:
-        model = get_peft_model(model, _config(options, model))
+        model = get_peft_model(model, _config(options, model, _new_tokens(request)))
     _refuse_quantized_copies(request, model)
     return model.eval()
 
 
-def _config(options: Options, model: Any) -> Any:
+def _new_tokens(request: StageRequest) -> list[int]:
+    """Ids of the tokens that were added; their rows are trained beside the adapters."""
+    options: Options = request.options
+    if options.new_tokens is None:
+        return []
+    assert request.inputs.tokenizer is not None  # the graph gives it to who adds tokens
+    return list(open_tokenizer(request.inputs.tokenizer).convert_tokens_to_ids(list(options.new_tokens)))
+
+
+def _config(options: Options, model: Any, tokens: list[int]) -> Any:
     from peft import LoraConfig
 
     targets = options.target_modules
@@ -88,6 +98,7 @@ def _config(options: Options, model: Any) -> Any:
         use_rslora=options.rslora,
         bias=options.bias,
         modules_to_save=list(options.modules_to_save) if options.modules_to_save else None,
+        trainable_token_indices=tokens or None,
         init_lora_weights="gaussian" if options.init == "gaussian" else True,
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),

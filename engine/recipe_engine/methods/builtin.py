@@ -70,6 +70,7 @@ def recipe_adapt_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.adapt_lora:AdaptLora",
         takes=LANGUAGE_MODELS,
         gives="adapter",
+        new_tokens=lambda chosen: chosen.new_tokens or (),
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.lora_clashes,
         check_model=fits.lora_fits_outline,

@@ -69,6 +69,11 @@ class AdaptLora:
         default=None,
         min_items=1,
     )
+    new_tokens: tuple[str, ...] | None = option(
+        "Tokens that are added to the tokenizer; their rows in the embedding are trained and kept with the adapter.",
+        default=None,
+        min_items=1,
+    )
     init: Literal["default", "gaussian", "pissa", "olora"] = option(
         "How the adapter starts: default and gaussian change nothing at first; pissa (Meng et al., 2024) and olora "
         "(Büyükakyüz, 2024) take the main directions of each weight out of it. The export fits the untouched model.",
@@ -91,6 +96,9 @@ class AdaptLora:
         if self.dora and self.changes_base:
             found.append(("dora", f"with init = {self.init} the lengths would be those of weights that are not whole"))
         targets = () if isinstance(self.target_modules, str) else self.target_modules
+        new = self.new_tokens or ()
+        if len(set(new)) < len(new) or "" in new:
+            found.append(("new_tokens", "each token is given once, and none is empty"))
         twice = sorted(set(targets) & set(self.modules_to_save or ()))
         if twice:
             found.append(("modules_to_save", f"{twice[0]} gets an adapter too: name it in one of the two"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import FormatCode, ResolvedSource, StageRequest, StageResult
-from recipe_engine.errors import UnresolvedInput
+from recipe_engine.errors import StageFailed, UnresolvedInput
 from recipe_engine.training import prepare, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from recipe_engine.model import DataSet
@@ -23,17 +24,22 @@ _TOKENIZER_FILES = (
 
 
 class TokenizerStage:
-    """Takes the tokenizer out of the base model, in the fast format, so that later nodes need nothing else."""
+    """Takes the tokenizer out of the base model, in the fast format, so that later nodes need nothing else.
+
+    Its options are the tokens that are added.
+    """
 
     def run(self, request: StageRequest) -> StageResult:
         """Write tokenizer.json, its configuration and the chat template.
 
         Raises:
             UnresolvedInput: where the model has no usable tokenizer.
+            StageFailed: where it has a new token already.
         """
         source = request.inputs.source
         assert source is not None  # the graph gives every tokenizer node a source
         tokenizer = load_tokenizer(source)
+        _extend(tokenizer, request.options or ())
         tokenizer.save_pretrained(request.output)
         return StageResult()
 
@@ -109,6 +115,15 @@ def load_tokenizer(source: ResolvedSource) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _extend(tokenizer: Any, tokens: Sequence[str]) -> None:
+    known = tokenizer.get_vocab()
+    for token in tokens:
+        if token in known:
+            raise StageFailed(f'new_tokens: the tokenizer has the token "{token}" already.', "Leave it out.")
+    # Not as special tokens: they are part of what is read and written.
+    tokenizer.add_tokens(list(tokens))
 
 
 def open_tokenizer(folder: Path) -> Any:

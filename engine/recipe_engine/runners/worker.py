@@ -215,6 +215,8 @@ class Worker:
         if node["stage"] == "prepare":
             data_format = self._catalogue.formats[node["method"]].descriptor
             return build_data_set(node["id"].partition(".")[2], node["options"], data_format.options)
+        if node["stage"] == "tokenizer":
+            return tuple(node["options"].get("new_tokens", ()))
         registered = self._catalogue.methods.get((node["stage"], node["method"]))
         return build(registered.descriptor.options, node["options"]) if registered else None
 
