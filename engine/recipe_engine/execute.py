@@ -23,7 +23,7 @@ from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.report.card import Evaluation, card
-from recipe_engine.report.payload import METRICS_FILE, payload_digest, payload_files
+from recipe_engine.report.payload import METRICS_FILE, holds_adapter, payload_digest, payload_files
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
 from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
@@ -237,7 +237,7 @@ class Execution:
     def _push(self, node: Node) -> FinishedNode:
         method = self._catalogue.methods["push", node.method].descriptor
         artifacts = [self._artifact(name) for name in node.inputs.values()]
-        files = payload_files(artifacts, self._journal.recipe_files, self._card(), self._journal.folder)
+        files = payload_files(artifacts, self._journal.recipe_files, self._card(artifacts), self._journal.folder)
         request = PushRequest(
             name=self._recipe.name,
             options=build(method.options, node.options),
@@ -257,7 +257,7 @@ class Execution:
         tell(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
         return FinishedNode(node, "ran", facts=dict(receipt))
 
-    def _card(self) -> str:
+    def _card(self, artifacts: Sequence[Artifact]) -> str:
         assert self._planner is not None  # resolve is always the first node
         evaluations = [
             Evaluation(done.node.instance, done.node.id.partition("@")[2], done.metrics, done.artifact.path)
@@ -266,7 +266,13 @@ class Execution:
         ]
         base = base_name(self._recipe, self._planner.resolution)
         facts = self._done["train"].facts.get("efficiency", {})
-        return card(self._recipe, base=base, evaluations=evaluations, efficiency=facts)
+        return card(
+            self._recipe,
+            base=base,
+            is_adapter=holds_adapter(artifacts),
+            evaluations=evaluations,
+            efficiency=facts,
+        )
 
     def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:
         def pass_on(answer: dict[str, Any]) -> None:

@@ -11,18 +11,27 @@ from tests import tiny
 from tests.e2e.engine import Workspace, statuses
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+# The tiny models' tokens are bytes and little more.
+LONGER = ("data.train.max_length=400", "data.eval.max_length=400", "evaluate.exact_match.max_new_tokens=4")
 SMALL = ("train.sft.max_steps=2", "evaluate.samples.max_new_tokens=4", "threads=1", 'device="cpu"')
 
 
-def run(folder: Path, recipe: str, **model: Any) -> tuple[Workspace, dict[str, Any]]:
+def run(
+    folder: Path, recipe: str, *changes: str, expected_to_run: bool = True, **model: Any
+) -> tuple[Workspace, dict[str, Any]]:
     """The whole recipe with a tiny model; where it ran, and its result."""
     tiny.write_model(folder / "model", **model)
     workspace = Workspace(folder)
-    given = [f'model.base="file:{folder / "model"}"', *SMALL]
+    # A folder has no revisions, and --set cannot take a key away.
+    lines = (RECIPES / recipe).read_text(encoding="utf-8").splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith("revision = "))
+    (folder / recipe).write_text(text.replace('"file:data/', f'"file:{RECIPES}/data/'), encoding="utf-8")
+    given = [f'model.base="file:{folder / "model"}"', *SMALL, *changes]
     overrides = [part for override in given for part in ("--set", override)]
-    done = workspace.run(*overrides, recipe=str(RECIPES / recipe))
+    done = workspace.run(*overrides, recipe=recipe)
     assert done.err == ""
-    assert [node for node, status in statuses(done.result).items() if status != "ran"] == ["resolve"]
+    if expected_to_run:
+        assert [node for node, status in statuses(done.result).items() if status != "ran"] == ["resolve"]
     return workspace, done.result
 
 
@@ -54,6 +63,66 @@ def test_lora_dialogpt(tmp_path: Path) -> None:
     width, rank = tiny.HIDDEN, 8
     sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     assert result["efficiency"]["trainable_parameters"] == tiny.LAYERS * rank * sum(map(sum, sizes))
+
+
+@pytest.mark.slow
+def test_qlora_smollm2(tmp_path: Path) -> None:
+    workspace, result = run(tmp_path, "qlora_smollm2.toml", *LONGER, tied=True)
+    config = adapter_config(workspace, "qlora-smollm2")
+    assert (config["r"], config["lora_alpha"], len(config["target_modules"])) == (16, 32, 7 * tiny.LAYERS)
+    artifact = Path(next(node["artifact"]["path"] for node in result["nodes"] if node["id"] == "load"))
+    assert json.loads((artifact / "config.json").read_text())["quantization_config"]["load_in_4bit"]
+
+
+@pytest.mark.slow
+def test_sft_full(tmp_path: Path) -> None:
+    """The export is a model that transformers loads by itself, its head still the embedding."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    workspace, result = run(tmp_path, "sft_full.toml", *LONGER, tied=True)
+    efficiency = result["efficiency"]
+    assert efficiency["trainable_parameters"] == efficiency["total_parameters"]
+    exported = AutoModelForCausalLM.from_pretrained(workspace.folder / "exports" / "sft-full")
+    assert exported.lm_head.weight is exported.model.embed_tokens.weight
+    base = AutoModelForCausalLM.from_pretrained(workspace.folder / "model")
+    changed = [
+        name for name, weight in exported.named_parameters() if not torch.equal(weight, base.get_parameter(name))
+    ]
+    assert len(changed) == len(list(base.parameters()))
+    card = (workspace.folder / "exports" / "sft-full" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "PeftModel" not in card
+
+
+@pytest.mark.slow
+def test_merged(tmp_path: Path) -> None:
+    """The dialogue model once more, exported without PEFT: what its adapter says, it says."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    said = []
+    for name, merged in (("adapter", "false"), ("merged", "true")):
+        workspace, _ = run(
+            tmp_path,
+            "lora_dialogpt.toml",
+            f'push.folder.path="{tmp_path / name}"',
+            f"push.folder.merged={merged}",
+            'load.full.dtype="float32"',
+            architecture="gpt2",
+            chat_template=None,
+            expected_to_run=merged == "false",
+        )
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    base = AutoModelForCausalLM.from_pretrained(workspace.folder / "model")
+    adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    for model in (adapted.eval(), AutoModelForCausalLM.from_pretrained(tmp_path / "merged")):
+        with torch.no_grad():
+            said.append(model(input_ids=torch.tensor([[5, 80, 12, 40]])).logits)
+    torch.testing.assert_close(*said, rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_network_the_gated_model_is_one_clear_line(tmp_path: Path) -> None:

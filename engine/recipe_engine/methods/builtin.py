@@ -143,6 +143,8 @@ def recipe_push_methods() -> Iterator[Method]:
         summary="Export into a folder",
         options=options.PushFolder,
         implementation="recipe_engine.methods.push_folder:PushFolder",
+        clashes=fits.push_clashes,
+        payload=lambda chosen: "merged" if chosen.merged else "adapter",
     )
 
 

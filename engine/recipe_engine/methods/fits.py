@@ -80,6 +80,9 @@ def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tupl
     load, found = before.get("load"), []
     if options.changes_base and isinstance(load, LoadNf4 | LoadInt8):
         found.append(("init", f"{options.init} changes the weights that it starts from; quantized ones stay", "load"))
+    if options.dora and isinstance(load, LoadInt8):
+        # PEFT's DoRA and bitsandbytes each move the scales of a layer, and on a CPU they get lost between them.
+        found.append(("dora", "it does not work on layers of 8-bit integers", "load"))
     whole = "modules_to_save" if options.modules_to_save else "bias" if options.bias != "none" else ""
     key, dtype = precision(load)
     if whole and dtype != "float32":
@@ -103,9 +106,11 @@ def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tup
 
 
 def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
-    """An adapter is merged into weights that are not quantized."""
+    """An adapter is merged into weights, and into weights that are not quantized."""
     if options.merged and isinstance(before.get("load"), LoadNf4 | LoadInt8):
         return [("merged", "an adapter cannot be merged into quantized weights without rounding it away", "load")]
+    if options.merged and isinstance(before.get("adapt"), AdaptFull):
+        return [("merged", "there is no adapter: the result is a whole model without it", "adapt")]
     return []
 
 

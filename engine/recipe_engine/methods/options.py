@@ -144,12 +144,15 @@ class EvaluateSamples:
 
 @dataclass(frozen=True)
 class PushFolder:
-    """Export into a folder: adapter in PEFT's format, tokenizer, model card, recipe."""
+    """Export into a folder: adapter in PEFT's format or whole model, tokenizer, model card, recipe."""
 
     path: str | None = option(
         "The folder, relative to where the command is given; exports/<name of the recipe> where left out.",
         default=None,
         in_key=False,
+    )
+    merged: bool = option(
+        "Export the whole model with the adapter merged into its weights, which loads without PEFT.", default=False
     )
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a stranger needs to know before loading the adapter. Made from the run alone."""
+"""The model card: what a stranger needs to know before loading the model. Made from the run alone."""
 
 from __future__ import annotations
 
@@ -36,12 +36,28 @@ class Evaluation:
     artifact: Path
 
 
-def card(recipe: Recipe, *, base: str, evaluations: Sequence[Evaluation], efficiency: Mapping[str, Any]) -> str:
-    """README.md of an export: Hub metadata, then what it is, how it was made, how good it is, how to load it."""
+def card(
+    recipe: Recipe,
+    *,
+    base: str,
+    is_adapter: bool = True,
+    evaluations: Sequence[Evaluation],
+    efficiency: Mapping[str, Any],
+) -> str:
+    """README.md of an export: Hub metadata, then what it is, how it was made, how good it is, how to load it.
+
+    Args:
+        recipe: that made it.
+        base: name of the base model.
+        is_adapter: whether it is an adapter, or a whole model.
+        evaluations: all that were made.
+        efficiency: of the training, as ``training.usage`` reports it; may be empty.
+    """
+    what = f"A PEFT adapter for `{base}`" if is_adapter else f"A model fine-tuned from `{base}`"
     sections = [
-        _metadata(recipe, base),
-        f"# {recipe.name}\n\nA PEFT adapter for `{base}`, made by the recipe engine from the recipe below.",
-        _loading(recipe, base),
+        _metadata(recipe, base, is_adapter),
+        f"# {recipe.name}\n\n{what}, made by the recipe engine from the recipe below.",
+        _loading_adapter(recipe, base) if is_adapter else _LOADING_MODEL,
         _evaluation(evaluations),
         _samples(evaluations),
         _training(recipe, efficiency),
@@ -50,8 +66,20 @@ def card(recipe: Recipe, *, base: str, evaluations: Sequence[Evaluation], effici
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _metadata(recipe: Recipe, base: str) -> str:
-    lines = ["---", "library_name: peft", "pipeline_tag: text-generation"]
+_LOADING_MODEL = """\
+## Load it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(".")
+tokenizer = AutoTokenizer.from_pretrained(".")
+```"""
+
+
+def _metadata(recipe: Recipe, base: str, is_adapter: bool) -> str:
+    library = "peft" if is_adapter else "transformers"
+    lines = ["---", f"library_name: {library}", "pipeline_tag: text-generation"]
     if recipe.source.startswith("hub:"):
         lines.append(f"base_model: {base}")
     tags = [table.method for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
@@ -59,7 +87,7 @@ def _metadata(recipe: Recipe, base: str) -> str:
     return "\n".join(lines)
 
 
-def _loading(recipe: Recipe, base: str) -> str:
+def _loading_adapter(recipe: Recipe, base: str) -> str:
     on_hub = recipe.source.startswith("hub:")
     where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
     return (
@@ -113,7 +141,7 @@ def _training(recipe: Recipe, efficiency: Mapping[str, Any]) -> str:
 
 def _recipe(recipe: Recipe) -> str:
     return (
-        "## Recipe\n\n`recipe run` on this file makes the adapter again; every default is written out.\n\n"
+        "## Recipe\n\n`recipe run` on this file makes it again; every default is written out.\n\n"
         f"```toml\n{to_toml(recipe.to_table())}```"
     )
 

@@ -1,9 +1,10 @@
-"""What is published: adapter, tokenizer, recipe and card, each under its name."""
+"""What is published: adapter or model, tokenizer, recipe and card, each under its name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recipe_engine.training.adapters import CONFIG_FILE, OWN_WEIGHTS_FILE
 from recipe_registry import Artifact, digest_of, sha256_file, write_bytes
 
 if TYPE_CHECKING:
@@ -27,10 +28,16 @@ def payload_files(
         folder: where the card is kept.
     """
     files = {entry.path: artifact.path / entry.path for artifact in artifacts for entry in artifact.entries}
-    files.pop(METRICS_FILE, None)
+    for name in (METRICS_FILE, OWN_WEIGHTS_FILE):
+        files.pop(name, None)
     card_file = folder / CARD_FILE
     write_bytes(card_file, card.encode())
     return {**files, **recipe_files, CARD_FILE: card_file}
+
+
+def holds_adapter(artifacts: Iterable[Artifact]) -> bool:
+    """Whether what is exported needs its base model; or it is a whole model."""
+    return any(entry.path == CONFIG_FILE for artifact in artifacts for entry in artifact.entries)
 
 
 def payload_digest(files: Mapping[str, Path]) -> str:
