@@ -38,15 +38,25 @@ Padding = Literal["eos", "own", "none"]
 
 
 def write_tokenizer(
-    folder: Path, *, pad: Padding = "eos", bos: bool = False, chat_template: str | None = CHAT_TEMPLATE
+    folder: Path,
+    *,
+    pad: Padding = "eos",
+    bos: bool = False,
+    chat_template: str | None = CHAT_TEMPLATE,
+    special: Sequence[str] = (START, END, PAD, BOS),
+    eos: str = END,
+    bos_token: str = "",
 ) -> Path:
-    """Write a byte-level tokenizer with ChatML's special tokens; its end of sequence is ``<|im_end|>``.
+    """Write a byte-level tokenizer, by default with ChatML's special tokens and ``<|im_end|>`` as end of sequence.
 
     Args:
         folder: where tokenizer.json and tokenizer_config.json go; it is made.
         pad: what pads: the end-of-sequence token, a token of its own, or nothing that the tokenizer names.
         bos: whether plain text begins with ``<s>``.
         chat_template: the chat template; ``None`` for none.
+        special: its special tokens.
+        eos: the one that ends a sequence.
+        bos_token: the one that begins it, where it has one; with ``bos`` alone it is ``<s>``.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -56,20 +66,21 @@ def write_tokenizer(
     tokenizer = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in (START, END, PAD, BOS)])
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in special])
     if bos:
-        special = [(BOS, tokenizer.token_to_id(BOS))]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=special)
+        bos_token = bos_token or BOS
+        begins = [(bos_token, tokenizer.token_to_id(bos_token))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos_token} $A", special_tokens=begins)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END,
+        "eos_token": eos,
         "model_max_length": POSITIONS,
         "clean_up_tokenization_spaces": False,
     }
-    config |= {"pad_token": {"eos": END, "own": PAD}[pad]} if pad != "none" else {}
-    config |= {"bos_token": BOS} if bos else {}
+    config |= {"pad_token": {"eos": eos, "own": PAD}[pad]} if pad != "none" else {}
+    config |= {"bos_token": bos_token} if bos_token else {}
     config |= {"chat_template": chat_template} if chat_template is not None else {}
     _write_json(folder / "tokenizer_config.json", config)
     return folder

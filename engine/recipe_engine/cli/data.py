@@ -57,11 +57,13 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     artifacts = {done["id"]: Path(done["artifact"]["path"]) for done in record.nodes if done["artifact"]}
     rows = read_rows(artifacts[node])
     pieces = _Decoder(artifacts["tokenizer"])
-    for row in rows[:count]:
+    kind = catalogue.formats[recipe.data[chosen].table.format].descriptor.kind
+    sides = ("chosen", "rejected") if kind == "preference" else ("",)
+    for row, side in zip(rows[: count * len(sides)], sides * count, strict=False):
         if as_json:
-            print_json(_row_json(row, pieces))
+            print_json(_row_json(row, side, pieces))
         else:
-            _print_row(row, pieces)
+            _print_row(row, side, pieces)
     if not as_json:
         learned = sum(sum(row.supervised) for row in rows)
         total = sum(len(row.input_ids) for row in rows)
@@ -81,17 +83,18 @@ class _Decoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _row_json(row: Row, decode: _Decoder) -> dict[str, object]:
+def _row_json(row: Row, side: str, decode: _Decoder) -> dict[str, object]:
     tokens = [
         {"id": token, "text": decode([token]), "learned": learned}
         for token, learned in zip(row.input_ids, row.supervised, strict=True)
     ]
-    return {"schema_version": OUTPUT_VERSION, "row": row.number, "tokens": tokens}
+    return {"schema_version": OUTPUT_VERSION, "row": row.number, "side": side or None, "tokens": tokens}
 
 
-def _print_row(row: Row, decode: _Decoder) -> None:
+def _print_row(row: Row, side: str, decode: _Decoder) -> None:
     """The row's text; what is learned is green on a terminal and between »…« anywhere."""
-    click.secho(f"row {row.number}: {len(row.input_ids)} tokens, {sum(row.supervised)} learned", bold=True)
+    name = f"row {row.number}, {side}" if side else f"row {row.number}"
+    click.secho(f"{name}: {len(row.input_ids)} tokens, {sum(row.supervised)} learned", bold=True)
     position = 0
     for learned, flags in groupby(row.supervised):
         length = len(list(flags))

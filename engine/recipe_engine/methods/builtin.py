@@ -191,6 +191,26 @@ def recipe_data_formats() -> Iterator[DataFormat]:
         options=options.FormatChat,
         implementation="recipe_engine.methods.formats.templates:Chat",
     )
+    yield DataFormat(
+        name="text",
+        summary="A text a row, all of it learned",
+        options=options.FormatText,
+        implementation="recipe_engine.methods.formats.others:Text",
+    )
+    yield DataFormat(
+        name="preference",
+        summary="A prompt, a better and a worse answer a row",
+        options=options.FormatPreference,
+        implementation="recipe_engine.methods.formats.others:Preference",
+        kind="preference",
+    )
+    yield DataFormat(
+        name="prompt",
+        summary="A question a row, without an answer",
+        options=options.FormatPrompt,
+        implementation="recipe_engine.methods.formats.others:Prompt",
+        kind="prompt",
+    )
 
 
 @hookimpl(trylast=True)

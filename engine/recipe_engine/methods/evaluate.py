@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
+from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
 from recipe_engine.methods.prepare import open_tokenizer
 from recipe_engine.training.generation import greedy
 from recipe_engine.training.loss import mean_loss
-from recipe_engine.training.rows import Row, read_rows
+from recipe_engine.training.rows import Row, end_tokens, read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,12 +65,18 @@ class Samples(_Evaluation):
 
 
 def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[str]:
+    if not all(row.question for row in rows):
+        raise DataRejected(
+            f"{request.node}: its data set has rows without a question, so there is nothing to answer.",
+            "Measure perplexity on it, or name another data set.",
+        )
     answers = greedy(
         request.inputs.model,
         _tokenizer(request),
         [row.prompt_ids for row in rows],
         max_new_tokens=request.options.max_new_tokens,
         batch_size=batch_size,
+        stops=end_tokens(rows),
         progress=lambda done, total: request.reporter.progress(done, total, "rows"),
     )
     stripped = [answer.strip() for answer in answers]

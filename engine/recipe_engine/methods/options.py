@@ -186,3 +186,42 @@ class FormatChat:
 
     field: str = option("Field that holds the list of messages.", default="messages")
     system: str | None = option("System message where the conversation has none.", default=None)
+    train_on: Literal["all", "last"] = option(
+        "Answers that are learned: all of the assistant's, or the last; some templates rewrite the earlier ones.",
+        default="all",
+    )
+
+
+@dataclass(frozen=True)
+class FormatText:
+    """A text a row, all of it learned."""
+
+    field: str = option("Field that holds the text.", default="text")
+
+
+@dataclass(frozen=True)
+class FormatPrompt:
+    """A question a row, without an answer."""
+
+    field: str = option("Field that holds the prompt: text, or a list of messages.", default="prompt")
+    system: str | None = option("System message where the prompt has none.", default=None)
+
+
+@dataclass(frozen=True)
+class PairFields:
+    """Names of the fields of a row of preferences."""
+
+    prompt: str = option("Field that holds the prompt: text, or a list of messages.", default="prompt")
+    chosen: str = option("Field that holds the better answer.", default="chosen")
+    rejected: str = option("Field that holds the worse answer.", default="rejected")
+
+
+_PAIR_FIELDS = PairFields()
+
+
+@dataclass(frozen=True)
+class FormatPreference:
+    """A prompt, a better and a worse answer a row."""
+
+    fields: PairFields = option("Names of the row's fields.", default=_PAIR_FIELDS)  # noqa: RUF009 -- a frozen value
+    system: str | None = option("System message where the prompt has none.", default=None)

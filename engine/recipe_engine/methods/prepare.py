@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.contract import FormatCode, ResolvedSource, StageRequest, StageResult
+from recipe_engine.contract import FormatCode, PairCode, ResolvedSource, StageRequest, StageResult
 from recipe_engine.errors import StageFailed, UnresolvedInput
 from recipe_engine.training import prepare, rows
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from recipe_engine.descriptors import DataKind
     from recipe_engine.model import DataSet
 
 _TOKENIZER_FILES = (
@@ -51,8 +52,9 @@ class TokenizerStage:
 class PrepareStage:
     """Tokenizes one data set and holds it at the data gate. Its options are a ``DataSet``."""
 
-    def __init__(self, code: FormatCode) -> None:
+    def __init__(self, code: FormatCode | PairCode, kind: DataKind = "text") -> None:
         self._code = code
+        self._kind = kind
 
     def run(self, request: StageRequest) -> StageResult:
         """Write the rows.
@@ -66,8 +68,7 @@ class PrepareStage:
         prepared = prepare.prepare(
             source.local_path(source.files[0].path),
             data_set.table,
-            self._code,
-            data_set.format_options,
+            prepare.Format(self._kind, self._code, data_set.format_options),
             open_tokenizer(folder),
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )

@@ -150,6 +150,7 @@ class Worker:
     def generate(self, command: Mapping[str, Any]) -> None:
         """Answer a question with the model of a node, piece by piece."""
         from recipe_engine.methods.prepare import open_tokenizer
+        from recipe_engine.training.rows import end_tokens, read_rows
         from recipe_engine.training.streaming import stream
 
         self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
@@ -163,6 +164,7 @@ class Worker:
             prompt,
             max_new_tokens=command["max_new_tokens"],
             temperature=command["temperature"],
+            stops=end_tokens(read_rows(self._artifacts[command["format_node"]])),
         ):
             self._channel.send("text", text=text)
         self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[])
@@ -209,7 +211,8 @@ class Worker:
         code = load_symbol(node["implementation"])
         if node["stage"] != "prepare":
             return code()
-        return code(load_symbol(self._catalogue.formats[node["method"]].descriptor.implementation)())
+        data_format = self._catalogue.formats[node["method"]].descriptor
+        return code(load_symbol(data_format.implementation)(), data_format.kind)
 
     def _options(self, node: Mapping[str, Any]) -> Any:
         if node["stage"] == "prepare":

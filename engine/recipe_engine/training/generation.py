@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-def greedy(
+def greedy(  # noqa: PLR0913 -- keywords all, and none of them is part of another
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
@@ -20,6 +20,7 @@ def greedy(
     max_new_tokens: int,
     batch_size: int,
     progress: Callable[[int, int], None],
+    stops: Sequence[int] = (),
 ) -> list[str]:
     """The most likely continuation of each prompt, up to the end-of-sequence token.
 
@@ -30,6 +31,7 @@ def greedy(
         max_new_tokens: where an answer is cut.
         batch_size: prompts that are continued at once, padded on the left.
         progress: called with the finished and all prompts.
+        stops: tokens that end an answer, besides those that tokenizer and model name.
 
     Returns:
         The answers as text, without special tokens, in the order of the prompts.
@@ -38,7 +40,7 @@ def greedy(
 
     answers = [""] * len(prompts)
     done = 0
-    config = generation_config(model, tokenizer, max_new_tokens)
+    config = generation_config(model, tokenizer, max_new_tokens, stops=stops)
     with answering(model), torch.no_grad():
         for positions in by_length(prompts, batch_size):
             batch = _left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
@@ -70,23 +72,25 @@ def answering(model: Any) -> Iterator[None]:
         language_model.generation_config = own
 
 
-def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float = 0.0) -> Any:
+def generation_config(
+    model: Any, tokenizer: Any, max_new_tokens: int, temperature: float = 0.0, stops: Sequence[int] = ()
+) -> Any:
     """Greedy decoding, or sampling from the whole distribution at a temperature; nothing of the model's own defaults.
 
-    Generation stops at the tokenizer's end-of-sequence token and at those that the model names besides.
+    Generation stops at the tokenizer's end-of-sequence token, at those that the model names, and at ``stops``.
     """
     from transformers import GenerationConfig
 
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
-    stops = sorted({tokenizer.eos_token_id, *(token for token in named if token is not None)})
+    ends = sorted({tokenizer.eos_token_id, *stops, *(token for token in named if token is not None)})
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     return GenerationConfig(
         **({"do_sample": False} | sampling),
         max_new_tokens=max_new_tokens,
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=stops,
+        eos_token_id=ends,
     )
 
 

@@ -2,7 +2,9 @@
 
 A pure function of the file, the tokenizer and the table's options. It runs before any weight is loaded, so that a
 bad data set costs seconds. The gate stops the run with row numbers where a row has nothing to learn, where an
-answer would lose its end, where the end-of-sequence token is not learned, and where no row is left.
+answer would lose its end, where the token that ends it is not learned, and where no row is left.
+
+A row of the source becomes one tokenized row, or two that belong together: the better and the worse answer.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from recipe_engine.training.rows import Row
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recipe_engine.contract import FormatCode, Segment
+    from recipe_engine.contract import PairCode, Segment
+    from recipe_engine.descriptors import DataKind
     from recipe_engine.model import DataTable
 
 MAX_ROWS_NAMED = 10
@@ -28,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The rows that are used, and the numbers of those that ``overlong = "drop"`` left out."""
+    """The rows that are used, pairs one after the other, and the numbers of those that ``overlong`` left out."""
 
     rows: list[Row]
     dropped: list[int]
@@ -41,9 +44,22 @@ class _Tokens:
     last_answer: int
 
 
-def prepare(
-    file: Path, table: DataTable, code: FormatCode, format_options: Any, tokenizer: Any, progress: Progress
-) -> Prepared:
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format at work.
+
+    Attributes:
+        kind: what its rows become.
+        code: a :class:`~recipe_engine.contract.PairCode` for preferences.
+        options: of the format.
+    """
+
+    kind: DataKind
+    code: Any
+    options: Any
+
+
+def prepare(file: Path, table: DataTable, data_format: Format, tokenizer: Any, progress: Progress) -> Prepared:
     """Read, render, tokenize and check every row of the split.
 
     Raises:
@@ -56,15 +72,15 @@ def prepare(
     overlong: list[int] = []
     for done, (number, raw) in enumerate(numbered, 1):
         try:
-            row = _row(number, raw, code, format_options, tokenizer)
+            together = _rows(number, raw, data_format, tokenizer)
         except ValueError as error:
             rejected.append((number, str(error)))
             continue
-        fitted = _fit(row, table)
-        if fitted is None:
-            overlong.append(number)
+        fitted = _fit(together, table)
+        if fitted:
+            rows += fitted
         else:
-            rows.append(fitted)
+            overlong.append(number)
         progress(done, len(numbered))
     if rejected:
         raise _rejection(file, rejected)
@@ -115,25 +131,60 @@ def _parsed(line: bytes, file: Path, number: int) -> Any:
     )
 
 
-def _row(number: int, raw: Any, code: FormatCode, format_options: Any, tokenizer: Any) -> Row:
-    segments = code.segments(raw, format_options, tokenizer)
-    question = code.question(raw, format_options)
-    _check_characters([question, *(segment.text for segment in segments)])
+def _rows(number: int, raw: Any, data_format: Format, tokenizer: Any) -> list[Row]:
+    """The row, or the two that belong together."""
+    code, options = data_format.code, data_format.options
+    if data_format.kind == "preference":
+        texts = _pair(code, raw, options, tokenizer)
+    else:
+        texts = (code.segments(raw, options, tokenizer),)
+    question = code.question(raw, options)
+    _check_characters([question, *(segment.text for segments in texts for segment in segments)])
+    if data_format.kind == "prompt":
+        return [_prompt(number, segments, question, tokenizer) for segments in texts]
+    return [_answered(number, segments, question, tokenizer) for segments in texts]
+
+
+def _pair(code: PairCode, raw: Any, options: Any, tokenizer: Any) -> Sequence[Sequence[Segment]]:
+    chosen, rejected = code.pair(raw, options, tokenizer)
+    if "".join(part.text for part in chosen[:-1]) != "".join(part.text for part in rejected[:-1]):
+        raise ValueError("its two answers are not to the same prompt")
+    return (chosen, rejected)
+
+
+def _prompt(number: int, segments: Sequence[Segment], question: str, tokenizer: Any) -> Row:
+    tokens = _tokenize(segments, tokenizer)
+    if not tokens.input_ids:
+        raise ValueError("its prompt is empty")
+    if any(tokens.supervised):
+        raise ValueError("a prompt has nothing that is learned")
+    ids = tuple(tokens.input_ids)
+    return Row(number, ids, tuple(tokens.supervised), len(ids), question, reference="")
+
+
+def _answered(number: int, segments: Sequence[Segment], question: str, tokenizer: Any) -> Row:
     tokens = _tokenize(segments, tokenizer)
     if not any(tokens.supervised):
         raise ValueError("no token of it is learned")
-    if not tokens.supervised[-1] or tokens.input_ids[-1] != tokenizer.eos_token_id:
+    if not tokens.supervised[-1] or tokens.input_ids[-1] not in _end_tokens(tokenizer):
         raise ValueError("its end-of-sequence token is not learned, so the model would never stop")
     if sum(tokens.supervised[tokens.last_answer :]) < 2:
         raise ValueError("its answer is empty")
+    end = str(tokenizer.convert_ids_to_tokens(tokens.input_ids[-1]))
     return Row(
         number=number,
         input_ids=tuple(tokens.input_ids),
         supervised=tuple(tokens.supervised),
         prompt_length=tokens.last_answer,
         question=question,
-        reference=segments[-1].text.removesuffix(tokenizer.eos_token),
+        reference=segments[-1].text.removesuffix(end),
     )
+
+
+def _end_tokens(tokenizer: Any) -> set[int]:
+    """The tokens that can end an answer: the end of the sequence, and what a chat template ends a turn with."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {*special, tokenizer.eos_token_id}
 
 
 def _check_characters(texts: Sequence[str]) -> None:
@@ -157,20 +208,27 @@ def _tokenize(segments: Sequence[Segment], tokenizer: Any) -> _Tokens:
     return _Tokens(input_ids, supervised, last_answer)
 
 
-def _fit(row: Row, table: DataTable) -> Row | None:
-    """The row within the limit, or ``None`` where it cannot be."""
-    excess = len(row.input_ids) - table.max_length
+def _fit(together: list[Row], table: DataTable) -> list[Row]:
+    """The rows within the limit, their prompts cut alike; nothing where they cannot be."""
+    excess = max(len(row.input_ids) for row in together) - table.max_length
     if excess <= 0:
-        return row
-    first_answer = row.supervised.index(True)
-    if table.overlong != "truncate" or excess >= first_answer:
-        return None
-    return replace(
-        row,
-        input_ids=row.input_ids[excess:],
-        supervised=row.supervised[excess:],
-        prompt_length=row.prompt_length - excess,
-    )
+        return together
+    prompts = [_first_answer(row) for row in together]
+    if table.overlong != "truncate" or excess >= min(prompts):
+        return []
+    return [
+        replace(
+            row,
+            input_ids=row.input_ids[excess:],
+            supervised=row.supervised[excess:],
+            prompt_length=row.prompt_length - excess,
+        )
+        for row in together
+    ]
+
+
+def _first_answer(row: Row) -> int:
+    return row.supervised.index(True) if any(row.supervised) else len(row.input_ids)
 
 
 def _rejection(file: Path, rejected: list[tuple[int, str]]) -> RecipeError:

@@ -40,6 +40,19 @@ class Row:
         return self.input_ids[: self.prompt_length]
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, tokenized.
+
+    Attributes:
+        chosen: prompt and better answer.
+        rejected: the same prompt and the worse answer.
+    """
+
+    chosen: Row
+    rejected: Row
+
+
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Write rows in a canonical form: equal rows give equal bytes."""
     import numpy as np
@@ -89,3 +102,14 @@ def read_rows(folder: Path) -> list[Row]:
             )
             start += length
     return rows
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """Read a data set of preferences: its rows are better and worse answers in turn."""
+    rows = read_rows(folder)
+    return [Pair(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
+
+
+def end_tokens(rows: Iterable[Row]) -> list[int]:
+    """The tokens that answers end with, sorted: whoever generates stops at them."""
+    return sorted({row.input_ids[-1] for row in rows if row.supervised[-1]})

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.training.generation import answering, generation_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
-def stream(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int, temperature: float) -> Iterator[str]:
+def stream(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    stops: Sequence[int] = (),
+) -> Iterator[str]:
     """Continue a prompt.
 
     Args:
@@ -20,13 +28,14 @@ def stream(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int, temp
         prompt: the whole text that the model sees.
         max_new_tokens: where the answer is cut.
         temperature: 0 for the most likely answer, more for a random one.
+        stops: tokens that end an answer, besides those that tokenizer and model name.
     """
     import torch
     from transformers import TextIteratorStreamer
 
     batch = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    config = generation_config(model, tokenizer, max_new_tokens, temperature)
+    config = generation_config(model, tokenizer, max_new_tokens, temperature, stops)
     failures: list[Exception] = []
 
     def write() -> None:

@@ -11,7 +11,8 @@ from tests import tiny
 
 from recipe_engine.contract import Segment
 from recipe_engine.errors import UnresolvedInput
-from recipe_engine.methods.formats.templates import Chat, Instruction, conversation
+from recipe_engine.methods.formats.conversation import conversation
+from recipe_engine.methods.formats.templates import Chat, Instruction
 from recipe_engine.methods.options import FormatChat, FormatInstruction, PromptFields
 from recipe_engine.methods.prepare import load_tokenizer
 
@@ -149,7 +150,7 @@ def test_question() -> None:
         ({"prompt": "x", "completion": " \n"}, 'the field "completion" is empty'),
         (
             {"prompt": "x", "completion": "a<|im_end|>b"},
-            "the answer contains the end-of-sequence token <|im_end|>, so what follows it would never be written",
+            "the answer contains the special token <|im_end|>, so what follows it would never be written",
         ),
     ],
 )
@@ -192,7 +193,7 @@ USER, ANSWER = {"role": "user", "content": "u"}, {"role": "assistant", "content"
         ),
         (
             [USER, {"role": "assistant", "content": "a<|im_end|>b"}],
-            "the answer contains the end-of-sequence token <|im_end|>, so what follows it would never be written",
+            "the answer contains the special token <|im_end|>, so what follows it would never be written",
         ),
     ],
 )
@@ -206,7 +207,13 @@ def test_conversations_that_do_not_fit(messages: Any, message: str, tokenizer: A
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (REWRITES_EARLIER, "the chat template rewrites earlier messages, so the answers cannot be told apart"),
+        (
+            REWRITES_EARLIER,
+            (
+                "the chat template rewrites earlier answers, so they cannot be learned where they stand; "
+                'train_on = "last" learns the last one'
+            ),
+        ),
         (REWRITES_PROMPT, "the chat template rewrites the prompt once it is answered"),
     ],
 )

@@ -15,7 +15,7 @@ from recipe_engine.errors import DataRejected
 from recipe_engine.methods.formats.templates import Chat, Instruction
 from recipe_engine.methods.options import FormatChat, FormatInstruction
 from recipe_engine.model import DataTable
-from recipe_engine.training.prepare import Prepared, prepare
+from recipe_engine.training.prepare import Format, Prepared, prepare
 from recipe_engine.training.rows import TEXTS_FILE, Row, read_rows, write_rows
 
 GOOD = '{"prompt": "Hi", "completion": "Hello"}'
@@ -29,7 +29,9 @@ def prepared(
     file = tmp_path / "rows.jsonl"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     keys = DataTable(source="file:rows.jsonl", format="instruction", **table)
-    return prepare(file, keys, Instruction(), options or FormatInstruction(), tokenizer, lambda _done, _total: None)
+    return prepare(
+        file, keys, Format("text", Instruction(), options or FormatInstruction()), tokenizer, lambda _done, _total: None
+    )
 
 
 def refusal(tmp_path: Path, content: bytes | str, tokenizer: Any, **more: Any) -> str:
@@ -79,7 +81,7 @@ def test_no_token_spans_the_border(tmp_path: Path, tokenizer: Any) -> None:
 def test_in_a_conversation_the_last_answer_is_the_reference(tmp_path: Path, tokenizer: Any) -> None:
     file = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.chat_rows(1))
     table = DataTable(source="file:rows.jsonl", format="chat")
-    (row,) = prepare(file, table, Chat(), FormatChat(), tokenizer, lambda _done, _total: None).rows
+    (row,) = prepare(file, table, Format("text", Chat(), FormatChat()), tokenizer, lambda _done, _total: None).rows
     assert row.reference == "Then comes 2."
     assert row.question == "And then?"
     learned = [token for token, flag in zip(row.input_ids, row.supervised, strict=True) if flag]
@@ -184,7 +186,9 @@ def test_a_split_takes_its_rows_and_keeps_their_numbers(tmp_path: Path, tokenize
 def test_a_file_that_cannot_be_read(tmp_path: Path, tokenizer: Any) -> None:
     table = DataTable(source="file:rows.jsonl", format="instruction")
     with pytest.raises(DataRejected, match=r"rows\.jsonl: cannot be read: No such file or directory\."):
-        prepare(tmp_path / "rows.jsonl", table, Instruction(), PLAIN, tokenizer, lambda _done, _total: None)
+        prepare(
+            tmp_path / "rows.jsonl", table, Format("text", Instruction(), PLAIN), tokenizer, lambda _done, _total: None
+        )
 
 
 def numbered_lengths(tmp_path: Path, tokenizer: Any) -> tuple[str, list[int]]:
@@ -284,7 +288,7 @@ def test_the_gate_holds_for_every_format(
     file.write_text(f"{GOOD}\n", encoding="utf-8")
     table = DataTable(source="file:rows.jsonl", format="fixed")
     with pytest.raises(DataRejected) as caught:
-        prepare(file, table, Fixed(*segments), None, tokenizer, lambda _done, _total: None)
+        prepare(file, table, Format("text", Fixed(*segments), None), tokenizer, lambda _done, _total: None)
     assert str(caught.value) == f"{file}:1:1: row 1: {reason}."
 
 
@@ -292,7 +296,13 @@ def test_progress_reaches_the_end_though_rows_are_bad(tmp_path: Path, tokenizer:
     calls: list[tuple[int, int]] = []
     file = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.instruction_rows(3))
     table = DataTable(source="file:rows.jsonl", format="instruction")
-    prepare(file, table, Instruction(), FormatInstruction(), tokenizer, lambda done, total: calls.append((done, total)))
+    prepare(
+        file,
+        table,
+        Format("text", Instruction(), FormatInstruction()),
+        tokenizer,
+        lambda done, total: calls.append((done, total)),
+    )
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 

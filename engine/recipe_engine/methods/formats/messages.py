@@ -1,0 +1,74 @@
+"""Messages of a conversation: what a row may hold, and what is wrong with it otherwise."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Message = Mapping[str, Any]
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+def text_of(row: Mapping[str, Any], field: str) -> str:
+    """The text in a field of a row.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if field not in row:
+        raise ValueError(f'the field "{field}" is missing; the row has {", ".join(sorted(row)) or "none"}')
+    value = row[field]
+    if not isinstance(value, str):
+        raise ValueError(f'the field "{field}" is not text')
+    return value
+
+
+def messages_of(row: Mapping[str, Any], field: str) -> list[Message]:
+    """The conversation in a field of a row.
+
+    Raises:
+        ValueError: where it is no conversation.
+    """
+    messages = row.get(field)
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f'the field "{field}" is not a list of messages')
+    for number, message in enumerate(messages, 1):
+        _check(number, message)
+    for number, (one, other) in enumerate(itertools.pairwise(messages), 1):
+        if one["role"] == other["role"] and one["role"] != "tool":
+            raise ValueError(f"messages {number} and {number + 1} are both the {one['role']}'s")
+    if messages[0]["role"] == "assistant":
+        raise ValueError("the first message is the assistant's: nothing asks for it")
+    return messages
+
+
+def answered(messages: Sequence[Message]) -> Sequence[Message]:
+    """The conversation, which ends with an answer.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    if messages[-1]["role"] != "assistant":
+        raise ValueError("the last message is not the assistant's, so there is nothing to learn from it")
+    return messages
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> list[Message]:
+    """The conversation with a system message, unless it has one or none is wanted."""
+    if system is None or messages[0]["role"] == "system":
+        return [*messages]
+    return [{"role": "system", "content": system}, *messages]
+
+
+def _check(number: int, message: Any) -> None:
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    if not isinstance(message, Mapping) or not (isinstance(message.get("content"), str) or calls):
+        raise ValueError(f"message {number} has no text in content")
+    role = message.get("role")
+    if role not in _ROLES:
+        raise ValueError(f'message {number} has the role "{role}", not one of {", ".join(_ROLES)}')
+    if role == "system" and number > 1:
+        raise ValueError(f"message {number} is the system's, which only the first can be")
+    if role == "assistant" and not calls and not message["content"].strip():
+        raise ValueError(f"message {number}, the assistant's, is empty")
