@@ -47,7 +47,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [pytest.param(name, marks=[] if name in ("lora", "head") else pytest.mark.slow) for name in CHANGES]
+)
 def test_it_says_the_same_without_peft(change: str, tmp_path: Path, llama: Path) -> None:
     model = tiny.adapted_model(tmp_path, llama, **CHANGES[change])
     before, said = tiny.model_state(model), logits(model)
@@ -61,7 +63,7 @@ def test_it_says_the_same_without_peft(change: str, tmp_path: Path, llama: Path)
 
 
 @pytest.mark.parametrize("base", ["gpt2", "tied"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_tied_weights_stay_tied_and_the_dtype_stays(
     base: str, dtype: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
