@@ -59,6 +59,7 @@ def _with_adapter(request: StageRequest) -> Any:
     model = request.inputs.model
     for key, message, hint in lora_fits(options, _layers(model)):
         raise StageFailed(f"{request.node}: {key}: {message}.", hint)
+    _refuse_quantized_copies(request, model)
     below = list(model.peft_config) if isinstance(model, PeftModel) else []
     if below and options.is_more_than_adapters:
         raise StageFailed(
@@ -72,7 +73,6 @@ def _with_adapter(request: StageRequest) -> Any:
             parameter.requires_grad_(f".{ADAPTER}." in name)
     else:
         model = get_peft_model(model, _config(options, model, _new_tokens(request)))
-    _refuse_quantized_copies(request, model)
     return model.eval()
 
 
@@ -106,14 +106,13 @@ def _config(options: Options, model: Any, tokens: list[int]) -> Any:
 
 
 def _refuse_quantized_copies(request: StageRequest, model: Any) -> None:
-    """PEFT would train a copy of 4-bit numbers and say nothing."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not parameter.is_floating_point():
-            module = name.partition(".modules_to_save.")[0].rpartition(".")[2]
-            raise StageFailed(
-                f"{request.node}: modules_to_save: {module} is quantized and cannot be trained whole.",
-                "Put it into target_modules.",
-            )
+    for chosen in request.options.modules_to_save or ():
+        for name, module in model.named_modules():
+            if name.endswith(chosen) and not all(weight.is_floating_point() for weight in module.parameters()):
+                raise StageFailed(
+                    f"{request.node}: modules_to_save: {name} is quantized and cannot be trained whole.",
+                    "Put it into target_modules.",
+                )
 
 
 def _layers(model: Any) -> Layers:

@@ -54,7 +54,7 @@ class MergeStage:
             raise VerificationFailed(
                 f"merge: the merged model differs from the adapted one by {difference:.2g} of its logits; "
                 f"rounding to {dtype} explains {BOUNDS[dtype]:.2g}.",
-                'Load with dtype = "float32", or export the adapter.',
+                "Export the adapter." if dtype == "float32" else 'Load with dtype = "float32", or export the adapter.',
             )
         return StageResult(facts={"difference": difference, "bound": BOUNDS[dtype]})
 

@@ -92,6 +92,7 @@ def test_live_is_restored(tmp_path: Path, folder: Path, rows: list[Row], dtype: 
     assert (found - exact).std() < 0.05 * exact.std()
 
 
+@pytest.mark.slow
 def test_the_threshold_decides_what_is_an_outlier(tmp_path: Path, folder: Path, rows: list[Row]) -> None:
     """Inputs behind a norm are near 1: all of them are outliers of 0.01, none of 100."""
     exact = logits(tiny.load_model(folder), rows)
