@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ STAGE_SUMMARIES = {
     "evaluate": "What is measured, before and after training.",
     "push": "Where the result goes.",
 }
+_HEADER = re.compile(r"^``\[.*?\]``: ")
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 # What every JSON reader keeps exact (RFC 7493); keys and digests are made of canonical JSON.
 _LARGEST_INTEGER = 2**53 - 1
@@ -45,10 +47,10 @@ def schema_of(options: type[Any]) -> Mapping[str, Any]:
     schema: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {field.name: _property(field) for field in fields},
+        "properties": {field.name: option_schema(field) for field in fields},
     }
-    if options.__doc__:
-        schema["description"] = options.__doc__.partition("\n")[0]
+    if summary := summary_of(options):
+        schema["description"] = summary
     required = [field.name for field in fields if field.required]
     if required:
         schema["required"] = required
@@ -190,13 +192,20 @@ def _reference(definition: str) -> dict[str, str]:
     return {"$ref": f"#/$defs/{definition}"}
 
 
-def _property(field: OptionField) -> dict[str, Any]:
+def option_schema(field: OptionField) -> dict[str, Any]:
+    """The schema of one option's value, with its description and default."""
     alternatives = [_type_schema(member, field.about) for member in members(field.type)]
     schema = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
     schema = {**schema, "description": description_of(field.about)}
     if not field.required and field.default is not None:
         schema["default"] = _default(field.default)
     return schema
+
+
+def summary_of(options: type[Any]) -> str:
+    """The first line of the docstring, without the ``[table]`` that some begin with."""
+    line = _HEADER.sub("", (options.__doc__ or "").partition("\n")[0])
+    return line[:1].upper() + line[1:]
 
 
 def description_of(about: Option) -> str:

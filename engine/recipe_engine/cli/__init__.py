@@ -15,6 +15,7 @@ COMMANDS = {
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
     "data": "Look at data as the trainer sees it.",
+    "explain": "Say what a key of a recipe means.",
     "schema": "Print the JSON Schema of recipes, for editors.",
     "plugins": "List what is installed: methods, sources, formats.",
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "RECIPE_HOME"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-RUN_MODULES = frozenset({"numpy", "packaging", "rfc8785", "rich", "safetensors", "tokenizers", "torch", "transformers"})
+RUN_MODULES = frozenset({"numpy", "packaging", "rich", "safetensors", "tokenizers", "torch", "transformers"})
 LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
 
