@@ -30,6 +30,9 @@ def recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
         ["validate", "recipes/quickstart.toml"],
         ["explain", "train.sft"],
         ["schema"],
+        ["fmt", "--check", "recipes/quickstart.toml", "recipes/quickstart.json"],
+        ["convert", "recipes/quickstart.json", "-", "--to", "toml"],
+        ["completion", "bash"],
     ],
     ids=" ".join,
 )
