@@ -291,7 +291,7 @@ class _Toml:
     def _parts(self) -> list[tuple[str, int]]:
         parts = []
         while True:
-            parts.append((_key(self._cursor.word), self._cursor.start))
+            parts.append((spelled(self._cursor.word), self._cursor.start))
             self._cursor.advance()
             if self._cursor.kind != ".":
                 return parts
@@ -326,7 +326,7 @@ class _Toml:
         self._cursor.advance()
 
 
-def _key(word: str) -> str:
+def spelled(word: str) -> str:
     """What a bare or quoted TOML key spells."""
     if word.startswith("'"):
         return word[1:-1]

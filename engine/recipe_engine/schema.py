@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from recipe_engine.plugins import Catalogue
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+METHOD_KEY = "The method, where the table's name is not its own."
+SCHEMA_KEY = "Where editors find the JSON Schema of this file; it says nothing to the engine."
+STAGE_SUMMARIES = {
+    "load": "How the weights are loaded.",
+    "adapt": "What becomes trainable.",
+    "train": "How it is trained.",
+    "evaluate": "What is measured, before and after training.",
+    "push": "Where the result goes.",
+}
+_HEADER = re.compile(r"^``\[.*?\]``: ")
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 # What every JSON reader keeps exact (RFC 7493); keys and digests are made of canonical JSON.
 _LARGEST_INTEGER = 2**53 - 1
@@ -36,10 +47,10 @@ def schema_of(options: type[Any]) -> Mapping[str, Any]:
     schema: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {field.name: _property(field) for field in fields},
+        "properties": {field.name: option_schema(field) for field in fields},
     }
-    if options.__doc__:
-        schema["description"] = options.__doc__.partition("\n")[0]
+    if summary := summary_of(options):
+        schema["description"] = summary
     required = [field.name for field in fields if field.required]
     if required:
         schema["required"] = required
@@ -62,67 +73,150 @@ def data_schema(data_format: DataFormat | None) -> Mapping[str, Any]:
 def method_schema(method: Method) -> Mapping[str, Any]:
     """The closed schema of a method's table, with the key ``method`` that every stage table may have."""
     own = schema_of(method.options)
-    properties = {"method": {"const": method.name, "description": "The method, where the table's name is not its own."}}
+    properties = {"method": {"const": method.name, "description": METHOD_KEY}}
     return {**own, "title": method.summary, "properties": {**properties, **own["properties"]}}
 
 
-def recipe_schema(catalogue: Catalogue) -> dict[str, Any]:
-    """The schema of a whole recipe, closed over the methods of this installation."""
-    properties: dict[str, Any] = dict(schema_of(TopTable)["properties"])
-    properties["model"] = schema_of(ModelTable)
-    properties["container"] = schema_of(ContainerTable)
-    properties["data"] = {
-        "type": "object",
-        "additionalProperties": {
-            **data_schema(None),
-            "allOf": [
-                {"properties": {"format": {"enum": list(catalogue.formats)}}},
-                *(_when("format", registered.descriptor) for registered in catalogue.formats.values()),
-            ],
-        },
-    }
+def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any]:
+    """The schema of a whole recipe.
+
+    Args:
+        catalogue: the methods and formats that it knows.
+        closed: refuse all others. An open schema lets them pass with any keys, for editors on other machines.
+    """
+    top = schema_of(TopTable)
+    properties: dict[str, Any] = {"$schema": {"type": "string", "description": SCHEMA_KEY}, **top["properties"]}
+    properties["model"] = _with_examples(schema_of(ModelTable), "base", catalogue)
+    properties["data"] = _data_sets_schema(catalogue, closed=closed)
     for stage in STAGES:
-        properties[stage] = _stage_schema(stage, catalogue)
+        properties[stage] = _stage_schema(stage, catalogue, closed=closed)
+    properties["container"] = schema_of(ContainerTable)
     return {
         "$schema": DRAFT,
         "title": "Recipe, format version 1",
+        "description": "What is fine-tuned, how, and where the result goes.",
         "type": "object",
         "additionalProperties": False,
-        "required": [*schema_of(TopTable)["required"], "model"],
+        "required": [*top["required"], "model"],
         "properties": properties,
+        "$defs": {
+            **{_data_definition(name): _format_schema(name, catalogue) for name in catalogue.formats},
+            **{
+                f"{stage}.{name}": method_schema(found.descriptor) for (stage, name), found in catalogue.methods.items()
+            },
+        },
     }
 
 
-def _when(key: str, data_format: DataFormat) -> dict[str, Any]:
-    condition = {"properties": {key: {"const": data_format.name}}, "required": [key]}
-    return {"if": condition, "then": data_schema(data_format)}
+def _with_examples(schema: Mapping[str, Any], key: str, catalogue: Catalogue) -> dict[str, Any]:
+    """A table's schema whose key ``key`` names a source: one example of each kind."""
+    examples = [source.descriptor.example for source in catalogue.sources.values()]
+    properties = schema["properties"]
+    return {**schema, "properties": {**properties, key: {**properties[key], "examples": examples}}}
 
 
-def _stage_schema(stage: str, catalogue: Catalogue) -> dict[str, Any]:
-    methods = {name: method_schema(registered.descriptor) for name, registered in catalogue.of_stage(stage).items()}
-    schema: dict[str, Any] = {
+def _data_definition(data_format: str) -> str:
+    return f"data.{data_format}"
+
+
+def _format_schema(name: str, catalogue: Catalogue) -> dict[str, Any]:
+    descriptor = catalogue.formats[name].descriptor
+    schema = _with_examples(data_schema(descriptor), "source", catalogue)
+    data_format = {"const": name, "description": schema["properties"]["format"]["description"]}
+    return {**schema, "title": descriptor.summary, "properties": {**schema["properties"], "format": data_format}}
+
+
+def _data_sets_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
+    core = _with_examples(data_schema(None), "source", catalogue)
+    known = {"enum": list(catalogue.formats)}
+    choice: dict[str, Any] = known if closed else {"anyOf": [known, {"type": "string"}]}
+    data_format = {**choice, "description": core["properties"]["format"]["description"]}
+    definitions = {name: _data_definition(name) for name in catalogue.formats}
+    others = {**core, "properties": {**core["properties"], "format": {"not": known}}}
+    return {
         "type": "object",
-        "properties": methods,
-        # An instance with a name of its own says its method, and is checked against that method's schema.
+        "description": "Data sets, each with a table of its own.",
         "additionalProperties": {
             "type": "object",
-            "required": ["method"],
-            "oneOf": [{**method, "required": ["method", *method.get("required", ())]} for method in methods.values()],
+            "required": core["required"],
+            "properties": {"format": data_format},
+            "additionalProperties": True,
+            "allOf": [_when("format", name, definition) for name, definition in definitions.items()],
+            **_offered([*map(_reference, definitions.values()), others]),
         },
+    }
+
+
+def _stage_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
+    definitions = {name: f"{stage}.{name}" for name in catalogue.of_stage(stage)}
+    known: Mapping[str, Any] = {"enum": list(definitions)} if closed else {"type": "string"}
+    # A table that says its method is checked against that method's schema, whatever its own name is.
+    saying = {
+        "type": "object",
+        "required": ["method"],
+        "properties": {"method": {**known, "description": METHOD_KEY}},
+        "additionalProperties": True,
+        "allOf": [_when("method", name, definition) for name, definition in definitions.items()],
+    }
+    properties = {
+        name: {
+            "if": {"type": "object", "required": ["method"]},
+            "then": saying,
+            "else": _reference(definition),
+            **_offered([_reference(definition), saying]),
+        }
+        for name, definition in definitions.items()
+    }
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": STAGE_SUMMARIES[stage],
+        "properties": properties,
+        "additionalProperties": saying if closed else {**saying, "required": []},
     }
     if stage in SINGLE_STAGES:
         schema["maxProperties"] = 1
     return schema
 
 
-def _property(field: OptionField) -> dict[str, Any]:
+def _when(key: str, value: str, definition: str) -> dict[str, Any]:
+    condition = {"properties": {key: {"const": value}}, "required": [key]}
+    return {"if": condition, "then": _reference(definition)}
+
+
+def _offered(alternatives: list[Any]) -> dict[str, list[Any]]:
+    """What conditions beside it already say, for language servers that take completions from alternatives only."""
+    return {"anyOf": alternatives}
+
+
+def _reference(definition: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{definition}"}
+
+
+def option_schema(field: OptionField) -> dict[str, Any]:
+    """The schema of one option's value, with its description and default."""
     alternatives = [_type_schema(member, field.about) for member in members(field.type)]
     schema = alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
-    description, unit = field.about.description, field.about.unit
-    schema = {**schema, "description": f"{description.removesuffix('.')} ({unit})." if unit else description}
+    schema = {**schema, "description": description_of(field.about)}
     if not field.required and field.default is not None:
         schema["default"] = _default(field.default)
     return schema
+
+
+def summary_of(options: type[Any]) -> str:
+    """The first line of the docstring, without the ``[table]`` that some begin with."""
+    line = _HEADER.sub("", (options.__doc__ or "").partition("\n")[0])
+    return line[:1].upper() + line[1:]
+
+
+def description_of(about: Option) -> str:
+    """An option's meaning with its unit, and what it needs."""
+    meaning = f"{about.description.removesuffix('.')} ({about.unit})." if about.unit else about.description
+    return f"{meaning} Only with {needed(about)}." if about.needs else meaning
+
+
+def needed(about: Option) -> str:
+    """What an option needs, as people write it."""
+    return about.needs.replace("=", " = ")
 
 
 def _type_schema(annotation: Any, about: Option) -> dict[str, Any]:

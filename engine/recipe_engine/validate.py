@@ -116,7 +116,11 @@ class _Checker:
         """The recipe as far as it is valid; what is not becomes a problem."""
         tree = self._composition.tree
         tables = {"model", "data", "container", *STAGES}
-        top_level = {key: value for key, value in tree.items() if key not in tables}
+        top_level = {key: value for key, value in tree.items() if key not in {"$schema", *tables}}
+        if not isinstance(tree.get("$schema", ""), str):
+            self._problem(
+                ("$schema",), f"expected a string, found {show(tree['$schema'])}", schema.SCHEMA_KEY, value=True
+            )
         if "model" not in tree:
             self._problem(("model",), "the table [model] is missing", 'It names the model: base = "hub:owner/name".')
         return Draft(
@@ -148,7 +152,10 @@ class _Checker:
             self._misspelled(path, table)
         if not self._check(path, table, schema.data_schema(data_format)) or data_format is None:
             return None
-        return build_data_set(name, table, data_format.options)
+        data_set = build_data_set(name, table, data_format.options)
+        for part in (data_set.table, data_set.format_options):
+            self._idle_options(path, table, part)
+        return data_set
 
     def _misspelled(self, path: KeyPath, table: Mapping[str, Any]) -> None:
         """Without its format a data set may have any key; one that is nearly the core's is a mistake all the same."""
@@ -186,9 +193,16 @@ class _Checker:
             return None
         given = {key: value for key, value in table.items() if key != "method"}
         stage_options = options.build(method.options, given)
+        self._idle_options(path, given, stage_options)
         for key, message in method.check(stage_options):
             self._problem((*path, key), message)
         return StageTable(stage, instance, method.name, stage_options)
+
+    def _idle_options(self, path: tuple[str, str], given: Mapping[str, Any], built: object) -> None:
+        """Options that were given beside others that keep them from mattering."""
+        for field in options.fields_of(type(built)):
+            if field.name in given and not options.matters(built, field.about):
+                self._problem((*path, field.name), f"it cannot matter here: it needs {schema.needed(field.about)}")
 
     def _table(
         self,

@@ -24,18 +24,29 @@ def recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_recipe_is_checked() -> None:
-    finished = recipe("validate", "recipes/quickstart.toml")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["validate", "recipes/quickstart.toml"],
+        ["explain", "train.sft"],
+        ["schema"],
+        ["fmt", "--check", "recipes/quickstart.toml", "recipes/quickstart.json"],
+        ["convert", "recipes/quickstart.json", "-", "--to", "toml"],
+        ["completion", "bash"],
+    ],
+    ids=" ".join,
+)
+def test_recipes_are_checked_and_edited(command: list[str]) -> None:
+    finished = recipe(*command)
 
     assert (finished.returncode, finished.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
-def test_what_needs_more_says_how_to_get_it(command: str) -> None:
-    finished = recipe(command, "recipes/quickstart.toml")
+def test_what_needs_more_says_how_to_get_it() -> None:
+    finished = recipe("run", "recipes/quickstart.toml")
 
     assert finished.returncode == 4
     assert finished.stderr.splitlines() == [
-        "error: rfc8785 is not installed.",
+        "error: rich is not installed.",
         '       Install it: pip install "recipe-engine[run]"',
     ]

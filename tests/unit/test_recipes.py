@@ -13,7 +13,8 @@ from recipe_engine.compose import compose
 from recipe_engine.validate import validate
 from recipe_registry import digest_of
 
-SHIPPED = sorted(path for suffix in ("toml", "json") for path in RECIPES.rglob(f"*.{suffix}"))
+SCHEMA = RECIPES / "schema" / "recipe.v1.schema.json"
+SHIPPED = sorted(path for suffix in ("toml", "json") for path in RECIPES.rglob(f"*.{suffix}") if path != SCHEMA)
 
 
 def test_none_is_lost() -> None:
@@ -36,6 +37,13 @@ def test_the_local_data_of_a_shipped_recipe_is_shipped(path: Path) -> None:
         assert scheme != "file" or (path.parent / name).is_file()
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(RECIPES).as_posix())
+def test_a_shipped_recipe_names_its_schema(path: Path) -> None:
+    text = path.read_text()
+    named = json.loads(text)["$schema"] if path.suffix == ".json" else text.splitlines()[0].removeprefix("#:schema ")
+    assert (path.parent / named).resolve() == SCHEMA
+
+
 def test_names_are_unique_but_for_the_json_twins() -> None:
     names = [validate(compose(path), builtins()).name for path in SHIPPED if path.suffix == ".toml"]
     assert len(set(names)) == len(names)
@@ -44,6 +52,7 @@ def test_names_are_unique_but_for_the_json_twins() -> None:
 def test_the_quickstart_is_the_same_recipe_in_both_syntaxes() -> None:
     of_toml = tomllib.loads((RECIPES / "quickstart.toml").read_text())
     of_json = json.loads((RECIPES / "quickstart.json").read_text())
+    assert of_json.pop("$schema") == "./schema/recipe.v1.schema.json"
     assert of_json == of_toml
     tables = [validate(compose(RECIPES / f"quickstart.{suffix}"), builtins()).to_table() for suffix in ("toml", "json")]
     assert digest_of(tables[0]) == digest_of(tables[1])

@@ -77,6 +77,7 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a choice, none near": LOAD + 'dtype = "int4"\n',
         "another version": LOAD.replace("version = 1", "version = 2"),
         "a version in quotes": LOAD.replace("version = 1", 'version = "1"'),
+        "a schema that is no text": '"$schema" = 1\n' + LOAD,
         "no name": LOAD.replace('"x"', '""'),
         "a name of two lines": LOAD.replace('"x"', '"a\\nb"'),
         "a name with a line break at its end": LOAD.replace('"x"', '"a\\n"'),
@@ -122,6 +123,7 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a micro batch that does not divide": TRAIN.replace(
             "[train.sft]\n", "[train.sft]\nbatch_size = 16\nmicro_batch_size = 6\n"
         ),
+        "an option without what it needs": TRAIN.replace("[train.sft]\n", '[train.sft]\neval_data = "train"\n'),
         "an image by its tag": LOAD + '[container]\nimage = "recipe-cuda:12"\n',
         "an image by tag and digest": LOAD + f'[container]\nimage = "Recipe-CUDA:12@{DIGEST}"\n',
     },
@@ -363,6 +365,37 @@ def test_right_references(reference: str) -> None:
 )
 def test_values_in_messages(value: Any, shown: str) -> None:
     assert show(value) == shown
+
+
+def test_the_schema_that_a_recipe_names_for_editors_is_no_part_of_it() -> None:
+    tree = tomllib.loads(SMALL)
+    named = json.dumps({"$schema": "./schema/recipe.v1.schema.json", **tree})
+    assert recipe_of(named, file="r.json").to_table() == recipe_of(SMALL).to_table()
+    assert recipe_of('"$schema" = "x"\n' + SMALL).to_table() == recipe_of(SMALL).to_table()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys that matter beside others."""
+
+    keep: bool = option("Keep them.", default=True)
+    keys: str = option("Their name.", default="k", needs="keep")
+
+
+class KeysPlugin:
+    @hookimpl
+    def recipe_data_formats(self) -> list[DataFormat]:
+        return [DataFormat(name="keys", summary="Keys", options=Keys, implementation="a:B")]
+
+
+def test_a_key_of_a_data_set_that_cannot_matter_is_refused() -> None:
+    catalogue = load_catalogue([KeysPlugin()], entry_points=False)
+    text = TRAIN.replace("instruction", "keys") + 'keys = "x"\nmax_length = 9\n'
+    assert recipe_of(text, catalogue=catalogue).data["train"].format_options.keys == "x"
+    assert refusal(text + "keep = false\n", catalogue=catalogue).splitlines() == [
+        "r.toml:11:1: data.train.keys: it cannot matter here: it needs keep.",
+        "1 problem",
+    ]
 
 
 @dataclass(frozen=True)

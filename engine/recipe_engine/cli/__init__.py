@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "validate": "Check a recipe: every problem at once, with its line.",
@@ -15,6 +18,11 @@ COMMANDS = {
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
     "data": "Look at data as the trainer sees it.",
+    "explain": "Say what a key of a recipe means.",
+    "fmt": "Lay recipes out in one style; comments stay.",
+    "convert": "Write a recipe in the other syntax, TOML or JSON.",
+    "completion": "Print the completion script of a shell.",
+    "schema": "Print the JSON Schema of recipes, for editors.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
@@ -35,6 +43,13 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"recipe_engine.cli.{cmd_name}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and their lines, without importing them; then the options of the group itself."""
+        from click.shell_completion import CompletionItem
+
+        named = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

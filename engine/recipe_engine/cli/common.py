@@ -13,17 +13,45 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry, RunRecord
 
 HOME_VARIABLE = "RECIPE_HOME"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-RUN_MODULES = frozenset({"numpy", "packaging", "rfc8785", "rich", "safetensors", "tokenizers", "torch", "transformers"})
+RUN_MODULES = frozenset({"numpy", "packaging", "rich", "safetensors", "tokenizers", "torch", "transformers"})
 LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
 
-recipe_argument = click.argument("recipe_file", metavar="RECIPE", type=click.Path())
+
+def recipe_files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Recipes and folders that begin so; a folder that is the only one is looked into, so that no space follows it."""
+    from click.shell_completion import CompletionItem
+
+    names = _recipes_and_folders(incomplete)
+    while len(names) == 1 and names[0].endswith("/"):
+        names = _recipes_and_folders(names[0])
+    return [CompletionItem(name) for name in names]
+
+
+def _recipes_and_folders(incomplete: str) -> list[str]:
+    folder, slash, beginning = incomplete.rpartition("/")
+    try:
+        found = sorted(Path(folder + slash).expanduser().iterdir())
+    except OSError:
+        return []
+    return [
+        f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
+        for path in found
+        if path.name.startswith(beginning)
+        and (beginning or not path.name.startswith("."))
+        and (path.is_dir() or path.suffix in (".toml", ".json"))
+    ]
+
+
+recipe_argument = click.argument("recipe_file", metavar="RECIPE", type=click.Path(), shell_complete=recipe_files)
 set_option = click.option(
     "--set",
     "overrides",

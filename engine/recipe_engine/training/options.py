@@ -18,7 +18,7 @@ class TrainSft:
 
     data: str = option("Data set to train on.", default="train", in_key=False)
     eval_data: str = option(
-        "Data set to measure the loss on during training, if eval_steps is set.", default="eval", in_key=False
+        "Data set to measure the loss on during training.", default="eval", in_key=False, needs="eval_steps"
     )
     epochs: int = option("Passes over the data.", default=1, minimum=1, unit="epochs")
     max_steps: int | None = option(
