@@ -86,7 +86,7 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
     """
     top = schema_of(TopTable)
     properties: dict[str, Any] = {"$schema": {"type": "string", "description": SCHEMA_KEY}, **top["properties"]}
-    properties["model"] = _with_examples(schema_of(ModelTable), "base", catalogue)
+    properties["model"] = _without_required(_with_examples(schema_of(ModelTable), "base", catalogue))
     properties["data"] = _data_sets_schema(catalogue, closed=closed)
     for stage in STAGES:
         properties[stage] = _stage_schema(stage, catalogue, closed=closed)
@@ -97,8 +97,16 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
         "description": "What is fine-tuned, how, and where the result goes.",
         "type": "object",
         "additionalProperties": False,
-        "required": [*top["required"], "model"],
         "properties": properties,
+        # What a recipe that extends another leaves out stands there.
+        "if": {"required": ["extends"]},
+        "else": {
+            "required": [*top["required"], "model"],
+            "properties": {
+                "model": {"required": schema_of(ModelTable)["required"]},
+                "data": {"additionalProperties": {"required": data_schema(None)["required"]}},
+            },
+        },
         "$defs": {
             **{_data_definition(name): _format_schema(name, catalogue) for name in catalogue.formats},
             **{
@@ -115,19 +123,23 @@ def _with_examples(schema: Mapping[str, Any], key: str, catalogue: Catalogue) ->
     return {**schema, "properties": {**properties, key: {**properties[key], "examples": examples}}}
 
 
+def _without_required(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "required"}
+
+
 def _data_definition(data_format: str) -> str:
     return f"data.{data_format}"
 
 
 def _format_schema(name: str, catalogue: Catalogue) -> dict[str, Any]:
     descriptor = catalogue.formats[name].descriptor
-    schema = _with_examples(data_schema(descriptor), "source", catalogue)
+    schema = _without_required(_with_examples(data_schema(descriptor), "source", catalogue))
     data_format = {"const": name, "description": schema["properties"]["format"]["description"]}
     return {**schema, "title": descriptor.summary, "properties": {**schema["properties"], "format": data_format}}
 
 
 def _data_sets_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
-    core = _with_examples(data_schema(None), "source", catalogue)
+    core = _without_required(_with_examples(data_schema(None), "source", catalogue))
     known = {"enum": list(catalogue.formats)}
     choice: dict[str, Any] = known if closed else {"anyOf": [known, {"type": "string"}]}
     data_format = {**choice, "description": core["properties"]["format"]["description"]}
@@ -138,7 +150,6 @@ def _data_sets_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
         "description": "Data sets, each with a table of its own.",
         "additionalProperties": {
             "type": "object",
-            "required": core["required"],
             "properties": {"format": data_format},
             "additionalProperties": True,
             "allOf": [_when("format", name, definition) for name, definition in definitions.items()],

@@ -38,7 +38,7 @@ def test_a_recipe_has_its_tables_in_their_order() -> None:
         ("train.sft.eval_data", "option", "Data set to measure the loss on during training. Only with eval_steps."),
         ("load.full.method", "option", "The method, where the table's name is not its own."),
         ("data.anything", "table", "A data set; each format adds keys of its own."),
-        ("data.train.fields.prompt", "option", "Field that holds the prompt."),
+        ("data.train.fields.completion", "option", "Field that holds the answer."),
         ("container.image", "option", "Image by digest: name@sha256:… or an image ID."),
     ],
 )
@@ -53,12 +53,12 @@ def test_a_method_lists_all_of_its_options() -> None:
     assert names == ["method", *(field.name for field in fields_of(method.options))]
 
 
-def test_a_key_of_two_data_formats_has_two_entries() -> None:
-    assert [found.of for found in explain("data.train.system", builtins())] == ["chat", "instruction"]
+def test_a_key_of_several_data_formats_has_an_entry_for_each() -> None:
+    assert [found.of for found in explain("data.train.field", builtins())] == ["chat", "prompt", "text"]
 
 
 def test_the_formats_are_those_that_are_installed() -> None:
-    assert type_words(entry("data.train.format")) == '"chat" or "instruction"'
+    assert type_words(entry("data.train.format")) == '"chat" or "instruction" or "preference" or "prompt" or "text"'
 
 
 def test_every_known_key_is_explained() -> None:
@@ -77,7 +77,7 @@ def test_every_known_key_is_explained() -> None:
         ("trian", "Did you mean train?"),
         ("train.sft.epoch", "Did you mean epochs?"),
         ("max_new_tokens", "Did you mean evaluate.exact_match.max_new_tokens or evaluate.samples.max_new_tokens?"),
-        ("adapt.ia3", "There is lora."),
+        ("adapt.ia3", "There are full, lora."),
         ("evaluate.rouge", "There are exact_match, perplexity, samples."),
         ("seed.x", "Nothing stands in it."),
     ],

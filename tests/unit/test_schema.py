@@ -217,3 +217,11 @@ def test_the_type_of_a_choice_is_part_of_it() -> None:
 
     validator = Draft202012Validator(schema_of(Versioned))
     assert [validator.is_valid({"version": version}) for version in (1, True, "1", 2)] == [True, False, False, False]
+
+
+def test_a_recipe_that_extends_another_may_leave_anything_out() -> None:
+    schema = Draft202012Validator(recipe_schema(builtins()))
+    child = {"extends": "base.toml", "name": "child", "data": {"train": {"split": "train[:5]"}}, "model": {}}
+    assert list(schema.iter_errors(child)) == []
+    del child["extends"]
+    assert {error.validator for error in schema.iter_errors(child)} == {"required"}
