@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     import torch
 
+# What PEFT puts between a module and its weight, and what it puts beside it.
+_WRAPPERS = re.compile(r"(\.token_adapter)?\.base_layer\.|\.modules_to_save\.[^.]+\.")
+_OF_ADAPTERS = re.compile(r"\.lora_|\.original_module\.|\.trainable_tokens_")
 TEXTS = (
     "The capital of France is Paris, which lies on the river Seine.",
     "def add(a, b):\n    return a + b\n",
@@ -104,9 +107,6 @@ def _merged(model: Any) -> Iterator[None]:
 
 def _plain_state(base: Any) -> dict[str, Any]:
     """The weights by the names that they have in a model without adapters."""
-    state = {}
-    for name, tensor in base.state_dict().items():
-        if ".lora_" not in name and ".original_module." not in name:
-            plain = re.sub(r"\.modules_to_save\.[^.]+\.", ".", name.replace(".base_layer.", "."))
-            state[plain] = tensor
-    return state
+    return {
+        _WRAPPERS.sub(".", name): tensor for name, tensor in base.state_dict().items() if not _OF_ADAPTERS.search(name)
+    }

@@ -103,3 +103,55 @@ def test_a_merged_model_that_says_something_else_is_no_result(
     )
     assert caught.value.hint == 'Load with dtype = "float32", or export the adapter.'
     tiny.assert_same_state(tiny.model_state(model), before)
+
+
+@pytest.mark.parametrize("base", ["llama", "tied"])
+def test_rows_of_new_tokens_are_merged(base: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    from recipe_engine.methods.adapt_lora import AdaptLora
+    from recipe_engine.methods.options import AdaptLora as Options
+    from recipe_engine.methods.prepare import open_tokenizer
+
+    folder: Path = request.getfixturevalue(base)
+    tokenizer = open_tokenizer(folder)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    model = tiny.load_model(folder)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    asked = tiny.stage_request(
+        tmp_path, Options(rank=4, new_tokens=("<new>",)), node="adapt", model=model, tokenizer=tmp_path / "tokenizer"
+    )
+    model = tiny.run_stage(AdaptLora(), asked).live
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    before = tiny.model_state(model)
+    _, output = merged(tmp_path, tmp_path / "tokenizer", model)
+    tiny.assert_same_state(tiny.model_state(model), before)
+    ids = torch.tensor([[5, len(tokenizer) - 1, 40]])
+    plain = tiny.load_model(output)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert (plain.get_output_embeddings().weight is plain.get_input_embeddings().weight) == (base == "tied")
+
+
+def test_the_adapter_below_is_merged_too(tmp_path: Path, llama: Path) -> None:
+    from recipe_engine.methods.adapt_lora import AdaptLora
+    from recipe_engine.methods.attach import AttachStage
+    from recipe_engine.methods.options import AdaptLora as Options
+    from recipe_engine.training.adapters import save_adapter
+
+    below = tmp_path / "below"
+    below.mkdir()
+    save_adapter(tiny.adapted_model(tmp_path, llama), below, "file:tiny")
+    attached = AttachStage().restore(tiny.stage_request(tmp_path, None, model=tiny.load_model(llama)), below)
+    asked = tiny.stage_request(tmp_path, Options(rank=2), node="adapt", model=attached)
+    model = tiny.run_stage(AdaptLora(), asked).live
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    before = tiny.model_state(model)
+    _, output = merged(tmp_path, llama, model)
+    tiny.assert_same_state(tiny.model_state(model), before)
+    torch.testing.assert_close(logits(tiny.load_model(output)), logits(model), rtol=1e-4, atol=1e-4)
