@@ -34,7 +34,7 @@ class Requirement:
         package: the distribution's name.
         specifier: versions that will do, as in PEP 440; ``""`` for any.
         symbols: ``module:name`` of what is used, so that a renamed class is found before a run.
-        extra: the extra of this distribution that installs it.
+        extra: the extra of the engine that installs it; of no use to plugins, whose packages are named one by one.
     """
 
     package: str
@@ -99,7 +99,7 @@ class Method:
         gives: the kind of model that it hands on; ``None`` for the kind that it got.
         check: finds options that contradict each other: (key, what is wrong) for each.
         clashes: finds options that contradict those of stages before it, which are given as stage -> options:
-            (key, what is wrong, the other key as ``stage.key``) for each.
+            (key, or ``""`` for the table; what is wrong; the other key as ``stage.key``) for each.
         check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
             (key, what is wrong, a hint) for each.
         devices: where it can run with these options.

@@ -16,7 +16,7 @@ from recipe_engine import errors
 from recipe_engine.contract import NodeInfo, PushRequest
 from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
-from recipe_engine.lazy import check_versions, load_symbol
+from recipe_engine.lazy import bugs_named, check_versions, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import Hardware, hardware, peek, resolve
 from recipe_engine.options import build
@@ -95,11 +95,12 @@ def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Nod
     for node in nodes:
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None:
-            check_versions(registered.descriptor.requires)
+            check_versions(registered.descriptor.requires, registered.plugin)
     parts = recipe.lineage()
     references = [data.table.source for part in parts for data in part.data.values()]
     for reference in (recipe.source, *references):
-        check_versions(catalogue.sources[reference.partition(":")[0]].descriptor.requires)
+        source = catalogue.sources[reference.partition(":")[0]]
+        check_versions(source.descriptor.requires, source.plugin)
 
 
 class Execution:
@@ -246,13 +247,15 @@ class Execution:
             digest=payload_digest(files),
             reporter=self._journal.reporter(node.id),
         )
-        code = load_symbol(method.implementation)()
-        if code.is_current(request):
+        with bugs_named(node.distribution):
+            code = load_symbol(method.implementation)()
+            is_current = code.is_current(request)
+        if is_current:
             return FinishedNode(node, "cached", facts={"digest": request.digest})
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, "")
         self._journal.emit("node_started", node=node.id, why="the target does not hold this yet")
         tell(self._catalogue, "recipe_before_stage", node=info)
-        with failures_told(self._catalogue, info):
+        with failures_told(self._catalogue, info), bugs_named(node.distribution):
             receipt = code.push(request)
         tell(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
         return FinishedNode(node, "ran", facts=dict(receipt))

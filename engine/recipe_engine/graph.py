@@ -292,8 +292,6 @@ def node_seed(seed: int, name: str) -> int:
 
 def _plugin(registered: Registered[Any]) -> dict[str, Any]:
     """What tells the code of a plugin from any other; nothing for built-in methods."""
-    from recipe_engine.plugins import BUILTIN
-
-    if registered.distribution == BUILTIN:
+    if not registered.plugin:
         return {}
     return {"distribution": registered.distribution, "plugin_sha256": registered.sha256}

@@ -87,8 +87,10 @@ def _difference(label: str, before: Any, after: Any) -> str:
     if label.startswith("inputs."):
         return f"{label.removeprefix('inputs.').removeprefix('model.')} changed"
     if label.endswith("record_sha256"):
-        return f"{label.removeprefix('packages.').removesuffix('.record_sha256')} is another build"
-    label = label.removeprefix("hardware.").removeprefix("packages.").removesuffix(".version")
+        return f"{label.removesuffix('.record_sha256').partition('.')[2]} is another build"
+    if label.startswith("plugin.") and label.endswith(".sha256"):
+        return f"{label.removeprefix('plugin.').removesuffix('.sha256')} changed"
+    label = label.removeprefix("hardware.").removeprefix("packages.").removeprefix("plugin.").removesuffix(".version")
     return f"{label} {_shown(before)} -> {_shown(after)}"
 
 

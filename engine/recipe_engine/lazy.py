@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import traceback
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.errors import StageFailed, UnfitEnvironment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from recipe_engine.descriptors import Requirement
 
@@ -27,14 +29,40 @@ def load_symbol(name: str) -> Any:
         raise UnfitEnvironment(f"{name} cannot be loaded: {error}.") from error
 
 
-def check_versions(requirements: Iterable[Requirement]) -> None:
+@contextmanager
+def bugs_named(plugin: str) -> Iterator[None]:
+    """What a plugin's code raises and no user can act on is its bug: it names the plugin and keeps the traceback.
+
+    Args:
+        plugin: its distribution; ``""`` for the engine's own code, whose bugs stay as they are.
+
+    Raises:
+        StageFailed: for a bug of the plugin.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not plugin or hasattr(error, "exit_code"):
+            raise
+        hint = f"This is a bug of the plugin {plugin}, not of the recipe."
+        failed = StageFailed(f"{type(error).__name__}: {error}", hint)
+        failed.add_note("".join(traceback.format_exception(error)))
+        raise failed from error
+
+
+def check_versions(requirements: Iterable[Requirement], plugin: str = "") -> None:
     """Whether the packages are installed in versions that will do. Imports none of them.
+
+    Args:
+        requirements: what is needed.
+        plugin: the distribution that needs it; ``""`` for the engine, which has an extra for everything.
 
     Raises:
         UnfitEnvironment: for the first that is not, with the command that installs it.
     """
     for needed in requirements:
-        command = f'Install it: pip install "recipe-engine[{needed.extra}]"'
+        wanted = f"{needed.package}{needed.specifier}" if plugin else f"recipe-engine[{needed.extra}]"
+        command = f'Install it: pip install "{wanted}"'
         try:
             found = version(needed.package)
         except PackageNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
 from recipe_engine.errors import UnfitEnvironment
-from recipe_engine.lazy import load_symbol
+from recipe_engine.lazy import bugs_named, load_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from recipe_engine.contract import SourceCode
     from recipe_engine.model import Recipe
@@ -73,7 +74,11 @@ class Hardware:
 def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path) -> Resolution:
     """What is known of the inputs without the network."""
     requests = source_requests(recipe, cache_folder)
-    return Resolution({name: _code(request, catalogue).peek(request) for name, request in requests.items()})
+    found: dict[str, ResolvedSource | None] = {}
+    for name, request in requests.items():
+        with _code(request, catalogue) as code:
+            found[name] = code.peek(request)
+    return Resolution(found)
 
 
 def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: Reporter) -> Resolution:
@@ -83,7 +88,11 @@ def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: 
         UnresolvedInput: where one cannot be had.
     """
     requests = source_requests(recipe, cache_folder)
-    return Resolution({name: _code(request, catalogue).fetch(request, reporter) for name, request in requests.items()})
+    found: dict[str, ResolvedSource | None] = {}
+    for name, request in requests.items():
+        with _code(request, catalogue) as code:
+            found[name] = code.fetch(request, reporter)
+    return Resolution(found)
 
 
 def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceRequest]:
@@ -158,10 +167,12 @@ def packages_identity(names: Iterable[str]) -> dict[str, Mapping[str, str]]:
     return {name: package_identity(name) for name in sorted(names)}
 
 
-def _code(request: SourceRequest, catalogue: Catalogue) -> SourceCode:
-    descriptor = catalogue.sources[request.reference.partition(":")[0]].descriptor
-    code: SourceCode = load_symbol(descriptor.implementation)()
-    return code
+@contextmanager
+def _code(request: SourceRequest, catalogue: Catalogue) -> Iterator[SourceCode]:
+    source = catalogue.sources[request.reference.partition(":")[0]]
+    with bugs_named(source.plugin):
+        code: SourceCode = load_symbol(source.descriptor.implementation)()
+        yield code
 
 
 def _why_no_cuda() -> str:

@@ -44,6 +44,11 @@ class Registered(Generic[D]):
     distribution: str
     sha256: str = ""
 
+    @property
+    def plugin(self) -> str:
+        """The distribution, ``""`` for what is built in."""
+        return "" if self.distribution == BUILTIN else self.distribution
+
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:

@@ -175,7 +175,7 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         for key, message, other in _method(table, catalogue).clashes(table.options, chosen):
             stage, _, other_key = other.partition(".")
             there = (stage, before[stage].instance, *([other_key] if other_key else []))
-            yield Finding((table.stage, table.instance, key), message, "", there)
+            yield Finding((table.stage, table.instance, *([key] if key else [])), message, "", there)
         if table.stage in SINGLE_STAGES:
             before[table.stage] = table
 

@@ -167,9 +167,14 @@ class Workspace:
 
     def edit(self, old: str, new: str) -> None:
         """Change the recipe; what is replaced must be there."""
-        text = self.recipe_file.read_text(encoding="utf-8")
+        self.edit_file(self.recipe_file.name, old, new)
+
+    def edit_file(self, name: str, old: str, new: str) -> None:
+        """Change a file; what is replaced must be there."""
+        file = self.folder / name
+        text = file.read_text(encoding="utf-8")
         assert old in text
-        self.recipe_file.write_text(text.replace(old, new), encoding="utf-8")
+        file.write_text(text.replace(old, new), encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
         """Of every command that is started here."""

@@ -168,6 +168,17 @@ class Leaking:
         import os
         os._exit(7)
 
+class Pushing:
+    def is_current(self, request):
+        return False
+
+    def push(self, request):
+        return {}["no such key"]
+
+@hookimpl
+def recipe_push_methods():
+    yield Method(name="buggy", summary="Has a bug", options=Options, implementation="buggy:Pushing")
+
 @hookimpl
 def recipe_evaluate_methods():
     for name in ("Buggy", "Leaking"):
@@ -190,12 +201,25 @@ def test_a_bug_in_a_stage(buggy: Workspace) -> None:
     assert "Traceback (most recent call last):" in done.err
     assert 'return {}["no such key"]' in done.err
     assert "error: KeyError: 'no such key'" in done.err
+    assert "This is a bug of the plugin buggy, not of the recipe." in done.err
     record = buggy.last_record()
     log = buggy.home / "runs" / record["id"] / "worker.log"
     assert str(log) in done.err
     assert "what the library printed" in log.read_text()
     assert (record["status"], record["error"]["node"]) == ("failed", "evaluate.buggy@base")
     assert buggy.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_bug_in_a_push(buggy: Workspace) -> None:
+    buggy.edit('[push.folder]\npath = "export"\n', "[push.buggy]\n")
+    done = buggy.recipe("run", "tiny.toml")
+    assert done.code == 5
+    assert 'return {}["no such key"]' in done.err
+    assert "error: KeyError: 'no such key'" in done.err
+    assert "This is a bug of the plugin buggy, not of the recipe." in done.err
+    record = buggy.last_record()
+    assert (record["status"], record["error"]["node"]) == ("failed", "push.buggy")
 
 
 @pytest.mark.slow

@@ -36,6 +36,6 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(llama: Path) -> Any:
     """Of the tiny Llama."""
-    from recipe_engine.methods.prepare import open_tokenizer
+    from recipe_engine.training.tokenizer import open_tokenizer
 
     return open_tokenizer(llama)

@@ -232,6 +232,11 @@ def test_a_package_that_is_not_installed_has_no_identity() -> None:
         key_components(node, {}, CPU)
 
 
+def test_a_plugin_file_that_changed_is_named_without_its_digest() -> None:
+    old, new = ({"plugin": {"mine.py": {"sha256": digest * 64}}} for digest in "ab")
+    assert list(differences(old, new)) == ["mine.py changed"]
+
+
 def test_differences_in_words() -> None:
     old = {
         "options": {"learning_rate": 0.001, "epochs": 3, "fields": {"prompt": "q"}},
@@ -269,7 +274,7 @@ def test_differences_in_words() -> None:
         "peft is another build",
         "torch is another build",
         "torch 2.8 -> 2.9",
-        "plugin.mine is another build",
+        "mine is another build",
         "revision 1 -> 2",
     ]
     assert list(differences(old, old)) == []

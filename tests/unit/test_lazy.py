@@ -8,8 +8,8 @@ import pytest
 from tests.unit.written import builtins
 
 from recipe_engine.descriptors import Method, Requirement
-from recipe_engine.errors import UnfitEnvironment
-from recipe_engine.lazy import check_symbols, check_versions, load_symbol
+from recipe_engine.errors import StageFailed, UnfitEnvironment
+from recipe_engine.lazy import bugs_named, check_symbols, check_versions, load_symbol
 
 
 def test_a_name_is_imported_when_it_is_asked_for() -> None:
@@ -59,3 +59,28 @@ def test_symbols_that_are_there_and_one_that_is_not() -> None:
 def test_the_builtin_methods_need_what_they_say_and_it_is_here() -> None:
     for registered in builtins().methods.values():
         check_versions(registered.descriptor.requires)
+
+
+def test_what_a_plugin_needs_is_named_itself_as_the_engine_has_no_extra_for_it() -> None:
+    needed = Requirement(package="no-such-package", specifier=">=2,<3")
+    with pytest.raises(UnfitEnvironment) as refused:
+        check_versions([needed], "recipe-dpo")
+    assert refused.value.hint == 'Install it: pip install "no-such-package>=2,<3"'
+
+
+def test_a_bug_of_a_plugin_names_it_and_keeps_its_traceback() -> None:
+    empty: dict[str, str] = {}
+    with pytest.raises(StageFailed) as failed, bugs_named("recipe-dpo"):
+        empty["nothing"]
+    assert failed.value.message == "KeyError: 'nothing'"
+    assert failed.value.hint == "This is a bug of the plugin recipe-dpo, not of the recipe."
+    (note,) = failed.value.__notes__
+    assert note.startswith("Traceback (most recent call last):")
+    assert 'empty["nothing"]' in note
+
+
+@pytest.mark.parametrize(("plugin", "error"), [("", KeyError("a")), ("recipe-dpo", UnfitEnvironment("b"))])
+def test_our_own_bugs_and_what_a_user_can_mend_stay_as_they_are(plugin: str, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, bugs_named(plugin):
+        raise error
+    assert raised.value is error

@@ -14,8 +14,10 @@ from typing import Literal
 import pytest
 from tests.unit.written import SMALL, TRAIN, builtins, composed, recipe_of, small_inputs
 
-from recipe_engine.contract import ResolvedSource, SourceFile, SourceRequest
-from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
+from recipe_engine.contract import Reporter, ResolvedSource, SourceFile, SourceRequest
+from recipe_engine.descriptors import Source
+from recipe_engine.errors import StageFailed, UnfitEnvironment, UnresolvedInput
+from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import (
     Hardware,
     hardware,
@@ -27,6 +29,7 @@ from recipe_engine.lock import (
     source_requests,
 )
 from recipe_engine.methods.sources.file import FileSource
+from recipe_engine.plugins import load_catalogue
 
 RECORD = """\
 pkg/__init__.py,sha256=aaaa,10
@@ -40,6 +43,36 @@ pkg-1.0.dist-info/INSTALLER,sha256=eeee,4
 pkg-1.0.dist-info/REQUESTED,sha256=ffff,0
 pkg-1.0.dist-info/direct_url.json,sha256=abab,90
 """
+
+
+class Absent:
+    """The source of a plugin, and its bug."""
+
+    def peek(self, request: SourceRequest) -> ResolvedSource:
+        raise LookupError(request.name)
+
+    def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
+        raise LookupError(request.name)
+
+
+class Share:
+    """A plugin."""
+
+    __name__ = "share"
+
+    @hookimpl
+    def recipe_sources(self) -> list[Source]:
+        code = f"{__name__}:Absent"
+        return [Source(scheme="nfs", summary="s", example="nfs:a", check=lambda _name: "", implementation=code)]
+
+
+def test_a_bug_of_a_source_names_its_plugin(tmp_path: Path) -> None:
+    catalogue = load_catalogue([Share()], entry_points=False)
+    recipe = recipe_of('version = 1\nname = "x"\n[model]\nbase = "nfs:a"\n[load.full]\n', catalogue=catalogue)
+    for ask in (peek, partial(resolve, reporter=Silent())):
+        with pytest.raises(StageFailed, match="LookupError: a") as failed:
+            ask(recipe, catalogue, tmp_path)
+        assert failed.value.hint == "This is a bug of the plugin share, not of the recipe."
 
 
 class Silent:

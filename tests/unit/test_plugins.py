@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.written import builtins
+from tests.unit.written import LOAD, builtins, refusal
 
 from recipe_engine import __version__
 from recipe_engine.descriptors import STAGES, DataFormat, Method, Runner, Source
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods.options import EvaluatePerplexity, LoadFull
+from recipe_engine.options import option
 from recipe_engine.plugins import ENTRY_POINTS, Catalogue, PluginInfo, load_catalogue
 
 Install = Callable[[str, str], None]
@@ -210,3 +212,40 @@ def test_two_distributions_with_one_method_are_both_named(install: Install) -> N
     install("second-of-a-test", BREVITY)
     with pytest.raises(UnfitEnvironment, match="brought by both first-of-a-test and second-of-a-test"):
         load_catalogue()
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Options of which one needs another."""
+
+    data: str = option("Data.", default="eval", in_key=False)
+    kind: str = option("Kind.", default="plain", in_key=False)
+    share: float = option("Share.", default=0.1, needs="kind=mixed")
+    every: int | None = option("Steps.", default=None)
+    patience: int = option("Times.", default=1, needs="every")
+
+
+class Demanding:
+    @hookimpl
+    def recipe_evaluate_methods(self) -> Iterator[Method]:
+        yield Method(
+            name="demanding",
+            summary="s",
+            options=Strict,
+            implementation="a:B",
+            data=lambda options: {"eval": options.data},
+            clashes=lambda _options, before: [("", "it cannot follow this", "load.dtype")] if before else [],
+        )
+
+
+def test_an_option_that_cannot_matter_is_refused_and_a_clash_may_be_the_whole_tables() -> None:
+    text = LOAD + '[data.eval]\nsource = "file:e"\nformat = "chat"\n[evaluate.demanding]\nshare = 0.2\npatience = 3\n'
+    said = refusal(text, catalogue=loaded(Demanding()))
+    assert said.splitlines() == [
+        "r.toml:9:11: evaluate.demanding: it cannot follow this; see load.full.dtype at r.toml:5:7.",
+        "r.toml:10:1: evaluate.demanding.share: it cannot matter here: it needs kind = mixed. Remove it.",
+        "r.toml:11:1: evaluate.demanding.patience: it cannot matter here: it needs every. Remove it.",
+        "3 problems",
+    ]
+    given = ("evaluate.demanding.kind=mixed", "evaluate.demanding.every=2")
+    assert refusal(text, given, catalogue=loaded(Demanding())).endswith("1 problem")

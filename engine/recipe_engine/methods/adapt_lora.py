@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import StageFailed
 from recipe_engine.methods.fits import Layers, lora_fits
-from recipe_engine.methods.prepare import open_tokenizer
 from recipe_engine.training.adapters import (
     ADAPTER,
     load_adapter_weights,
@@ -15,6 +14,7 @@ from recipe_engine.training.adapters import (
     start_from_base,
     take_out_of_base,
 )
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
-from recipe_engine.methods.prepare import open_tokenizer
 from recipe_engine.training.generation import greedy
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, end_tokens, read_rows
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

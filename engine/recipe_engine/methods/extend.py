@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
-from recipe_engine.methods.prepare import open_tokenizer
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

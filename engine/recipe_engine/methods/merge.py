@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import VerificationFailed
 from recipe_engine.methods.load_full import load_pretrained
-from recipe_engine.methods.prepare import open_tokenizer
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import FormatCode, PairCode, ResolvedSource, StageRequest, StageResult
 from recipe_engine.errors import StageFailed, UnresolvedInput
 from recipe_engine.training import prepare, rows
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,13 +126,6 @@ def _extend(tokenizer: Any, tokens: Sequence[str]) -> None:
             raise StageFailed(f'new_tokens: the tokenizer has the token "{token}" already.', "Leave it out.")
     # Not as special tokens: they are part of what is read and written.
     tokenizer.add_tokens(list(tokens))
-
-
-def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of an artifact."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _counts(prepared: prepare.Prepared) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
-from recipe_engine.methods.prepare import open_tokenizer
 from recipe_engine.training.result import ResultWriter, load_result
 from recipe_engine.training.rows import read_rows
 from recipe_engine.training.sft import train
+from recipe_engine.training.tokenizer import open_tokenizer
 from recipe_engine.training.usage import Usage
 
 if TYPE_CHECKING:

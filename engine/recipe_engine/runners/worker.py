@@ -125,7 +125,7 @@ class Worker:
         if method is not None:
             check_symbols(method.descriptor.requires)
         request = self._request(node, Path(command["output"]), Path(command["work"]))
-        with bars_reported(request.reporter):
+        with bars_reported(request.reporter), _bugs_named(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
             self._live[node["id"]] = result.live
@@ -149,9 +149,9 @@ class Worker:
 
     def generate(self, command: Mapping[str, Any]) -> None:
         """Answer a question with the model of a node, piece by piece."""
-        from recipe_engine.methods.prepare import open_tokenizer
         from recipe_engine.training.rows import end_tokens, read_rows
         from recipe_engine.training.streaming import stream
+        from recipe_engine.training.tokenizer import open_tokenizer
 
         self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
         tokenizer = open_tokenizer(self._artifacts["tokenizer"])
@@ -204,7 +204,9 @@ class Worker:
         if node_id not in self._live:
             artifact = self._artifacts[node_id]
             node = self._nodes[node_id]
-            self._live[node_id] = self._code(node).restore(self._request(node, artifact, artifact), artifact)
+            request = self._request(node, artifact, artifact)
+            with _bugs_named(self._author(node)):
+                self._live[node_id] = self._code(node).restore(request, artifact)
         return self._live.pop(node_id) if consume else self._live[node_id]
 
     def _code(self, node: Mapping[str, Any]) -> Any:
@@ -213,6 +215,15 @@ class Worker:
             return code()
         data_format = self._catalogue.formats[node["method"]].descriptor
         return code(load_symbol(data_format.implementation)(), data_format.kind)
+
+    def _author(self, node: Mapping[str, Any]) -> str:
+        """Whose bug it is, in the words of an error."""
+        if node["stage"] == "prepare":
+            plugin = self._catalogue.formats[node["method"]].plugin
+        else:
+            method = self._catalogue.methods.get((node["stage"], node["method"]))
+            plugin = method.plugin if method else ""
+        return f"the plugin {plugin}" if plugin else "the method"
 
     def _options(self, node: Mapping[str, Any]) -> Any:
         if node["stage"] == "prepare":
@@ -255,6 +266,16 @@ def main() -> None:
 
 
 @contextmanager
+def _bugs_named(author: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "exit_code"):
+            raise
+        raise _explain(error, author) from error
+
+
+@contextmanager
 def _failures_reported(channel: Channel) -> Iterator[None]:
     """Tell the engine what ended the worker, in its own terms where it is not a bug."""
     try:
@@ -271,7 +292,7 @@ def _failures_reported(channel: Channel) -> Iterator[None]:
     channel.send("failed", **content, traceback=getattr(failure, "traceback", ""))
 
 
-def _explain(error: Exception) -> Exception:
+def _explain(error: Exception, author: str = "the engine") -> Exception:
     exit_code = getattr(error, "exit_code", None)
     if exit_code is not None:  # the registry's errors
         return error
@@ -279,7 +300,7 @@ def _explain(error: Exception) -> Exception:
         return unwritable
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return StageFailed("The memory is used up.", "Lower micro_batch_size or max_length, or load in nf4.")
-    failure = StageFailed(f"{type(error).__name__}: {error}", "This is a bug of the method, not of the recipe.")
+    failure = StageFailed(f"{type(error).__name__}: {error}", f"This is a bug of {author}, not of the recipe.")
     failure.traceback = traceback.format_exc()  # type: ignore[attr-defined]
     return failure
 

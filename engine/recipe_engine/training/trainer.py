@@ -26,19 +26,18 @@ _SCALER = "scaler"
 _DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class PlannedTrainer(Trainer):
-    """Follows a :class:`~recipe_engine.training.batches.Plan`, micro-batch by micro-batch.
+class ResumableTrainer(Trainer):
+    """Follows a :class:`~recipe_engine.training.batches.Plan`, and goes on from a checkpoint to the same bits.
 
     The Trainer's loop does the rest: accumulation, clipping, schedule, devices. Its checkpoints are pickles, so
-    they are replaced by :mod:`recipe_engine.training.checkpoint`.
+    they are replaced by :mod:`recipe_engine.training.checkpoint`. Weights decay by :func:`decay_groups`. It goes before
+    other subclasses of the Trainer too: ``class Mine(ResumableTrainer, DPOTrainer)``.
 
     Args:
         plan: the batches.
         load: from the positions of one micro-batch to its tensors.
-        mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
         work: folder for checkpoints.
-        progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
-        **trainer_arguments: ``model``, ``args`` and ``callbacks`` of the Trainer.
+        **trainer_arguments: of the class behind it: ``model``, ``args``, ``callbacks`` and what else it takes.
     """
 
     def __init__(
@@ -47,21 +46,12 @@ class PlannedTrainer(Trainer):
         plan: Plan,
         load: Callable[[Sequence[int]], dict[str, torch.Tensor]],
         work: Path,
-        progress: Progress,
-        mixed_precision: str = "no",
         **trainer_arguments: Any,
     ) -> None:
         super().__init__(**trainer_arguments)
         self._plan = plan
         self._load = load
         self._work = work
-        self._progress = progress
-        self._products = _DTYPES[mixed_precision]
-        # The Trainer's own switch would leave a changed forward method on the model; this leaves nothing.
-        self._scaler = torch.amp.GradScaler(self.args.device.type) if mixed_precision == "fp16" else None
-        self.accelerator.scaler = self._scaler
-        # compute_loss divides by the labels of the whole step itself.
-        self.loss_is_scaled_for_ga = True
 
     def get_train_dataloader(self) -> Any:
         """One micro-batch an item. The generator of its own keeps the loader from drawing on the training's."""
@@ -87,6 +77,61 @@ class PlannedTrainer(Trainer):
             fused=True,
         )
         return self.optimizer
+
+    def further_state(self) -> dict[str, Any]:
+        """What a checkpoint of a subclass holds besides weights, optimizer, schedule and generators: name -> JSON."""
+        return {}
+
+    def restore_further_state(self, saved: Path) -> None:
+        """Take back what :meth:`further_state` gave, from a checkpoint."""
+
+    def needed_step(self) -> int:
+        """Step of an older checkpoint without which the next one is of no use; 0 for none."""
+        return 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        del model, trial
+        documents = {_TRAINER_STATE: asdict(self.state), _SCHEDULER: self.lr_scheduler.state_dict()}
+        documents |= self.further_state()
+        step = self.state.global_step
+        checkpoint.save(self._work, step, self.model, self.optimizer, documents, needs=self.needed_step())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights come with the optimizer's state, below."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint_path: str | None) -> None:
+        if checkpoint_path is not None:
+            saved = Path(checkpoint_path)
+            checkpoint.restore_model_and_optimizer(saved, self.model, self.optimizer)
+            self.restore_further_state(saved)
+            self.lr_scheduler.load_state_dict(checkpoint.read_document(saved, _SCHEDULER))
+            # The scheduler only remembers the rate of the next step; the optimizer is what applies it.
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+
+    def _load_rng_state(self, checkpoint_path: str | None) -> None:
+        if checkpoint_path is not None:
+            checkpoint.restore_generators(Path(checkpoint_path))
+
+
+class PlannedTrainer(ResumableTrainer):
+    """Learns the next token.
+
+    Args:
+        progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
+        mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
+        **arguments: of :class:`ResumableTrainer`.
+    """
+
+    def __init__(self, *, progress: Progress, mixed_precision: str = "no", **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._progress = progress
+        self._products = _DTYPES[mixed_precision]
+        # The Trainer's own switch would leave a changed forward method on the model; this leaves nothing.
+        self._scaler = torch.amp.GradScaler(self.args.device.type) if mixed_precision == "fp16" else None
+        self.accelerator.scaler = self._scaler
+        # compute_loss divides by the labels of the whole step itself.
+        self.loss_is_scaled_for_ga = True
 
     def compute_loss(
         self,
@@ -118,37 +163,21 @@ class PlannedTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
         return sum((batch["labels"] != IGNORE).sum() for batch in batch_samples).to(device)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        del model, trial
-        documents = {
-            _TRAINER_STATE: asdict(self.state),
-            _SCHEDULER: self.lr_scheduler.state_dict(),
-            _PROGRESS: self._progress.to_json(),
-        }
+    def further_state(self) -> dict[str, Any]:
+        """The course of the evaluation loss, and the scale of the loss where there is one."""
+        scaler = {_SCALER: self._scaler.state_dict()} if self._scaler is not None else {}
+        return {_PROGRESS: self._progress.to_json()} | scaler
+
+    def restore_further_state(self, saved: Path) -> None:
+        """See :meth:`ResumableTrainer.restore_further_state`."""
+        for name, value in checkpoint.read_document(saved, _PROGRESS).items():
+            setattr(self._progress, name, value)
         if self._scaler is not None:
-            documents[_SCALER] = self._scaler.state_dict()
-        step, needed = self.state.global_step, self._progress.best_step
-        checkpoint.save(self._work, step, self.model, self.optimizer, documents, needs=needed)
+            self._scaler.load_state_dict(checkpoint.read_document(saved, _SCALER))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Weights come with the optimizer's state, below."""
-
-    def _load_optimizer_and_scheduler(self, checkpoint_path: str | None) -> None:
-        if checkpoint_path is not None:
-            saved = Path(checkpoint_path)
-            checkpoint.restore_model_and_optimizer(saved, self.model, self.optimizer)
-            for name, value in checkpoint.read_document(saved, _PROGRESS).items():
-                setattr(self._progress, name, value)
-            if self._scaler is not None:
-                self._scaler.load_state_dict(checkpoint.read_document(saved, _SCALER))
-            self.lr_scheduler.load_state_dict(checkpoint.read_document(saved, _SCHEDULER))
-            # The scheduler only remembers the rate of the next step; the optimizer is what applies it.
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
-                group["lr"] = rate
-
-    def _load_rng_state(self, checkpoint_path: str | None) -> None:
-        if checkpoint_path is not None:
-            checkpoint.restore_generators(Path(checkpoint_path))
+    def needed_step(self) -> int:
+        """The step whose weights are the best so far."""
+        return self._progress.best_step
 
 
 class StopSafely(TrainerCallback):

@@ -14,7 +14,8 @@ from tests import tiny
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.load_full import LoadFull
 from recipe_engine.methods.options import LoadFull as Options
-from recipe_engine.methods.prepare import TokenizerStage, load_tokenizer, open_tokenizer
+from recipe_engine.methods.prepare import TokenizerStage, load_tokenizer
+from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from recipe_engine.contract import ResolvedSource, StageResult

@@ -259,7 +259,7 @@ def test_an_evaluation_before_a_training_changes_no_bit_of_it(
 def test_exact_match_by_hand(tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]) -> None:
     """Two of four references are what the model says, one of them with white space around it."""
     from recipe_engine.methods.evaluate import ExactMatch
-    from recipe_engine.methods.prepare import open_tokenizer
+    from recipe_engine.training.tokenizer import open_tokenizer
 
     model = tiny.load_model(bases["llama"])
     rows = read_rows(data["eval"])
