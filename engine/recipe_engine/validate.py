@@ -196,17 +196,15 @@ class _Checker:
         self._idle_options(path, given, stage_options)
         for key, message in method.check(stage_options):
             self._problem((*path, key), message)
-        for field in options.fields_of(method.options):
-            if field.name in given and not options.matters(stage_options, field.about):
-                needed = field.about.needs.replace("=", " = ")
-                self._problem((*path, field.name), f"it cannot matter here: it needs {needed}.", "Remove it.")
         return StageTable(stage, instance, method.name, stage_options)
 
     def _idle_options(self, path: tuple[str, str], given: Mapping[str, Any], built: object) -> None:
         """Options that were given beside others that keep them from mattering."""
         for field in options.fields_of(type(built)):
             if field.name in given and not options.matters(built, field.about):
-                self._problem((*path, field.name), f"it cannot matter here: it needs {schema.needed(field.about)}")
+                self._problem(
+                    (*path, field.name), f"it cannot matter here: it needs {schema.needed(field.about)}", "Remove it."
+                )
 
     def _table(
         self,

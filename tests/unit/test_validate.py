@@ -393,7 +393,7 @@ def test_a_key_of_a_data_set_that_cannot_matter_is_refused() -> None:
     text = TRAIN.replace("instruction", "keys") + 'keys = "x"\nmax_length = 9\n'
     assert recipe_of(text, catalogue=catalogue).data["train"].format_options.keys == "x"
     assert refusal(text + "keep = false\n", catalogue=catalogue).splitlines() == [
-        "r.toml:11:1: data.train.keys: it cannot matter here: it needs keep.",
+        "r.toml:11:1: data.train.keys: it cannot matter here: it needs keep. Remove it.",
         "1 problem",
     ]
 

@@ -109,7 +109,7 @@ def test_a_merged_model_that_says_something_else_is_no_result(
 def test_rows_of_new_tokens_are_merged(base: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     from recipe_engine.methods.adapt_lora import AdaptLora
     from recipe_engine.methods.options import AdaptLora as Options
-    from recipe_engine.methods.prepare import open_tokenizer
+    from recipe_engine.training.tokenizer import open_tokenizer
 
     folder: Path = request.getfixturevalue(base)
     tokenizer = open_tokenizer(folder)
