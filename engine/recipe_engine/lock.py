@@ -102,7 +102,11 @@ def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceReque
         prefix = "" if part is recipe else f"{part.name}/"
         for name, data in part.data.items():
             requests[f"{prefix}data.{name}"] = SourceRequest(
-                reference=data.table.source, folder=part.folder, cache=cache_folder, kind="data"
+                reference=data.table.source,
+                folder=part.folder,
+                cache=cache_folder,
+                kind="data",
+                revision=data.table.revision,
             )
     first = recipe.lineage()[0]
     requests["model"] = SourceRequest(

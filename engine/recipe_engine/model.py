@@ -88,10 +88,12 @@ class DataTable:
     """``[data.<name>]``: a data set; each format adds keys of its own."""
 
     source: str = option(
-        "Where the rows come from: file:rows.jsonl or wheel:package==version/file#sha256=digest.",
+        "Where the rows come from: file:rows.jsonl, hub:owner/name or wheel:package==version/file#sha256=digest.",
         in_key=False,
     )
-    format: str = option("Shape of the rows: instruction, chat, or one that a plugin brings.")
+    format: str = option("Shape of the rows: instruction, chat, text, preference, prompt, or one that a plugin brings.")
+    revision: str | None = option("Commit of a hub: data set; a branch or tag moves.", default=None, in_key=False)
+    subset: str | None = option("Configuration of a hub: data set that has several.", default=None)
     split: str = option("Rows to take, such as train[:95%] or train[100:200].", default="train", pattern=split.PATTERN)
     max_length: int = option("Longest row.", default=1024, minimum=2, unit="tokens")
     overlong: Literal["error", "drop", "truncate"] = option(

@@ -1,4 +1,4 @@
-"""A Hub on loopback: what the real client asks of one model repository, answered as the Hub answers it.
+"""A Hub on loopback: what the real client asks of one repository, answered as the Hub answers it.
 
 Large files are redirected to a store that knows them by their sha256, as on the Hub; small ones are sent at once.
 """
@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_LARGE = (".safetensors", ".gguf", ".bin")
+_LARGE = (".safetensors", ".gguf", ".bin", ".parquet")
 _CHUNK_BYTES = 1 << 18
 
 
@@ -37,22 +37,24 @@ class Hub:
     Attributes:
         folder: its files.
         name: of the repository.
+        kind: ``models`` or ``datasets``.
         commit: the only one.
         branch: points at the commit.
         token: who bears it may read the files; anybody where ``None``.
         broken: the status of every answer; normal where ``None``.
-        damaged: large files arrive with one bit changed.
+        damaged: suffixes of the files that arrive with one bit changed.
         bytes_per_second: of large files; as fast as it goes where ``None``.
         asked: every request, in order.
     """
 
     folder: Path
     name: str = "me/tiny"
+    kind: str = "models"
     commit: str = COMMIT
     branch: str = "main"
     token: str | None = None
     broken: int | None = None
-    damaged: bool = False
+    damaged: tuple[str, ...] = ()
     bytes_per_second: int | None = None
     asked: list[Asked] = field(default_factory=list)
 
@@ -132,11 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         hub.asked.append(Asked(self.command, path, dict(self.headers)))
-        parts = path.strip("/").split("/")
+        api = f"/api/{hub.kind}/"
+        # The files of a model have no prefix.
+        parts = path.removeprefix("" if hub.kind == "models" else f"/{hub.kind}").strip("/").split("/")
         if hub.broken is not None:
             self._fail(hub.broken, "")
-        elif parts[:2] == ["api", "models"]:
-            self._api(path.removeprefix("/api/models/"))
+        elif path.startswith(api):
+            self._api(path.removeprefix(api))
         elif parts[0] == "store":
             self._stored(parts[1])
         elif parts[2:3] == ["resolve"]:
@@ -172,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, path: Path, entry: dict[str, Any]) -> None:
         headers = {"X-Repo-Commit": self.hub.commit, "ETag": f'"{entry["oid"]}"'}
         if "lfs" not in entry:
-            self._bytes(path.read_bytes(), headers)
+            self._bytes(self._sent(path), headers)
             return
         oid = entry["lfs"]["oid"]
         headers |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(entry["size"])}
@@ -182,12 +186,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stored(self, oid: str) -> None:
         for path in self.hub.files().values():
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() == oid:
-                damaged = content[:-1] + bytes([content[-1] ^ 1])
-                self._bytes(damaged if self.hub.damaged else content, {"ETag": f'"{oid}"'}, self.hub.bytes_per_second)
+            if hashlib.sha256(path.read_bytes()).hexdigest() == oid:
+                self._bytes(self._sent(path), {"ETag": f'"{oid}"'}, self.hub.bytes_per_second)
                 return
         self._fail(404, "EntryNotFound")
+
+    def _sent(self, path: Path) -> bytes:
+        """What arrives of a file."""
+        content = path.read_bytes()
+        damaged = content[:-1] + bytes([content[-1] ^ 1])
+        return damaged if path.name.endswith(self.hub.damaged) else content
 
     def _bytes(self, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
         wanted = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]

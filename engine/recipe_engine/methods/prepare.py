@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import FormatCode, PairCode, ResolvedSource, StageRequest, StageResult
 from recipe_engine.errors import StageFailed, UnresolvedInput
 from recipe_engine.training import prepare, rows
+from recipe_engine.training.reading import read_source
 from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class PrepareStage:
         assert source is not None and folder is not None  # noqa: PT018 -- as above
         data_set: DataSet = request.options
         prepared = prepare.prepare(
-            source.local_path(source.files[0].path),
+            read_source(source, data_set.table),
             data_set.table,
             prepare.Format(self._kind, self._code, data_set.format_options),
             open_tokenizer(folder),

@@ -1,6 +1,6 @@
-"""From a data file to tokens, through the data gate.
+"""From the rows of a data set to tokens, through the data gate.
 
-A pure function of the file, the tokenizer and the table's options. It runs before any weight is loaded, so that a
+A pure function of the rows, the tokenizer and the table's options. It runs before any weight is loaded, so that a
 bad data set costs seconds. The gate stops the run with row numbers where a row has nothing to learn, where an
 answer would lose its end, where the token that ends it is not learned, and where no row is left.
 
@@ -9,21 +9,18 @@ A row of the source becomes one tokenized row, or two that belong together: the 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import DataRejected, RecipeError
-from recipe_engine.split import parse_split
 from recipe_engine.training.rows import Row
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from recipe_engine.contract import PairCode, Segment
     from recipe_engine.descriptors import DataKind
     from recipe_engine.model import DataTable
+    from recipe_engine.training.reading import RawRows
 
 MAX_ROWS_NAMED = 10
 Progress = Callable[[int, int], None]
@@ -59,20 +56,19 @@ class Format:
     options: Any
 
 
-def prepare(file: Path, table: DataTable, data_format: Format, tokenizer: Any, progress: Progress) -> Prepared:
-    """Read, render, tokenize and check every row of the split.
+def prepare(raw: RawRows, table: DataTable, data_format: Format, tokenizer: Any, progress: Progress) -> Prepared:
+    """Render, tokenize and check every row.
 
     Raises:
         DataRejected: for rows that must not be trained on, with their numbers.
         UnresolvedInput: where the tokenizer lacks what the format needs.
     """
-    numbered = _selected(file, table.split)
     rejected: list[tuple[int, str]] = []
     rows: list[Row] = []
     overlong: list[int] = []
-    for done, (number, raw) in enumerate(numbered, 1):
+    for done, (number, row) in enumerate(raw.rows, 1):
         try:
-            together = _rows(number, raw, data_format, tokenizer)
+            together = _rows(number, row, data_format, tokenizer)
         except ValueError as error:
             rejected.append((number, str(error)))
             continue
@@ -81,54 +77,14 @@ def prepare(file: Path, table: DataTable, data_format: Format, tokenizer: Any, p
             rows += fitted
         else:
             overlong.append(number)
-        progress(done, len(numbered))
+        progress(done, len(raw.rows))
     if rejected:
-        raise _rejection(file, rejected)
+        raise _rejection(raw, rejected)
     if overlong and table.overlong != "drop":
-        raise _too_long(file, overlong, table)
+        raise _too_long(raw, overlong, table)
     if not rows:
-        raise DataRejected(f"{file}: the split {table.split} has no row.", _empty_hint(overlong))
+        raise DataRejected(f"{raw.name}: the split {table.split} has no row.", _empty_hint(overlong))
     return Prepared(rows, overlong)
-
-
-def _selected(file: Path, split_text: str) -> list[tuple[int, Any]]:
-    split = parse_split(split_text)
-    if split.name != "train":
-        raise DataRejected(f"{file}: a file has one split, train; there is no {split.name}.", "Write train[:90%].")
-    lines = list(_lines(file))
-    return [lines[position] for position in split.rows(len(lines))]
-
-
-def _lines(file: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, row) for every line that is not blank."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataRejected(f"{file}: cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not line.strip():
-            continue
-        row = _parsed(line, file, number)
-        if not isinstance(row, dict):
-            raise DataRejected(f"{file}:{number}:1: row {number} is not a JSON object.")
-        yield number, row
-
-
-def _parsed(line: bytes, file: Path, number: int) -> Any:
-    # json.loads would guess at the encoding of bytes, line by line.
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataRejected(f"{file}:{number}:{error.start + 1}: row {number} is not UTF-8.") from None
-    except json.JSONDecodeError as error:
-        column, reason = error.colno, error.msg
-    except RecursionError:
-        column, reason = 1, "nested too deeply"
-    except ValueError:
-        column, reason = 1, "a number is too long"
-    raise DataRejected(
-        f"{file}:{number}:{column}: row {number} is not JSON: {reason}.", "Each line must be one JSON object."
-    )
 
 
 def _rows(number: int, raw: Any, data_format: Format, tokenizer: Any) -> list[Row]:
@@ -231,24 +187,24 @@ def _first_answer(row: Row) -> int:
     return row.supervised.index(True) if any(row.supervised) else len(row.input_ids)
 
 
-def _rejection(file: Path, rejected: list[tuple[int, str]]) -> RecipeError:
-    lines = [f"{file}:{number}:1: row {number}: {reason}." for number, reason in rejected[:MAX_ROWS_NAMED]]
+def _rejection(raw: RawRows, rejected: list[tuple[int, str]]) -> RecipeError:
+    lines = [f"{raw.place(number)}: row {number}: {reason}." for number, reason in rejected[:MAX_ROWS_NAMED]]
     if len(rejected) > MAX_ROWS_NAMED:
-        lines.append(f"{file}: {len(rejected)} rows in all.")
+        lines.append(f"{raw.name}: {len(rejected)} rows in all.")
     return DataRejected("\n".join(lines))
 
 
-def _too_long(file: Path, overlong: list[int], table: DataTable) -> RecipeError:
+def _too_long(raw: RawRows, overlong: list[int], table: DataTable) -> RecipeError:
     named = ", ".join(map(str, overlong[:MAX_ROWS_NAMED])) + (", …" if len(overlong) > MAX_ROWS_NAMED else "")
     count = f"{len(overlong)} row{'s are' if len(overlong) > 1 else ' is'}"
     if table.overlong == "truncate":
         return DataRejected(
-            f"{file}:{overlong[0]}:1: {count} longer than max_length = {table.max_length} even without a prompt: "
+            f"{raw.place(overlong[0])}: {count} longer than max_length = {table.max_length} even without a prompt: "
             f"{named}. An answer that is cut teaches the model not to finish.",
             'Raise max_length, or set overlong = "drop".',
         )
     return DataRejected(
-        f"{file}:{overlong[0]}:1: {count} longer than max_length = {table.max_length} tokens: {named}.",
+        f"{raw.place(overlong[0])}: {count} longer than max_length = {table.max_length} tokens: {named}.",
         'Raise max_length, or set overlong = "drop" or "truncate".',
     )
 

@@ -18,6 +18,7 @@ from recipe_engine.methods.options import FormatChat
 from recipe_engine.methods.prepare import load_tokenizer
 from recipe_engine.model import DataTable
 from recipe_engine.training.prepare import Format, prepare
+from recipe_engine.training.reading import read_lines
 from recipe_engine.training.rows import Row, end_tokens
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def row_of(messages: list[dict[str, str]], tokenizer: Any, folder: Path, **optio
     file = tiny.write_jsonl(folder / "rows.jsonl", [{"messages": messages}])
     table = DataTable(source="file:rows.jsonl", format="chat")
     format_ = Format("text", Chat(), FormatChat(**options))
-    (row,) = prepare(file, table, format_, tokenizer, lambda _done, _total: None).rows
+    (row,) = prepare(read_lines(file, table.split), table, format_, tokenizer, lambda _done, _total: None).rows
     return row
 
 

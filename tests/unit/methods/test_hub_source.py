@@ -242,9 +242,9 @@ def test_pickled_weights_alone_are_refused(hub: Hub, workspace: Workspace) -> No
 
 
 def test_a_file_that_arrives_damaged_is_refused_and_fetched_again(hub: Hub, workspace: Workspace) -> None:
-    hub.damaged = True
+    hub.damaged = (".safetensors",)
     assert refusal(workspace) == "hub:me/tiny: model.safetensors was damaged on its way."
-    hub.damaged = False
+    hub.damaged = ()
     assert source(workspace)["files"] == expected(hub)
 
 

@@ -13,6 +13,7 @@ from recipe_engine.methods.formats.others import Preference, Prompt, Text
 from recipe_engine.methods.options import FormatPreference, FormatPrompt, FormatText, PairFields
 from recipe_engine.model import DataTable
 from recipe_engine.training.prepare import Format, Prepared, prepare
+from recipe_engine.training.reading import read_lines
 from recipe_engine.training.rows import Pair, end_tokens, read_pairs, write_rows
 
 TEXT = Format("text", Text(), FormatText())
@@ -23,7 +24,7 @@ PREFERENCE = Format("preference", Preference(), FormatPreference())
 def prepared(folder: Path, rows: list[dict[str, Any]], format_: Format, tokenizer: Any, **table: Any) -> Prepared:
     file = tiny.write_jsonl(folder / "rows.jsonl", rows)
     keys = DataTable(source="file:rows.jsonl", format=format_.kind, **table)
-    return prepare(file, keys, format_, tokenizer, lambda _done, _total: None)
+    return prepare(read_lines(file, keys.split), keys, format_, tokenizer, lambda _done, _total: None)
 
 
 def refused(folder: Path, row: dict[str, Any], format_: Format, tokenizer: Any) -> str:

@@ -15,11 +15,18 @@ from recipe_engine.errors import DataRejected
 from recipe_engine.methods.formats.templates import Chat, Instruction
 from recipe_engine.methods.options import FormatChat, FormatInstruction
 from recipe_engine.model import DataTable
-from recipe_engine.training.prepare import Format, Prepared, prepare
+from recipe_engine.training.prepare import Format, Prepared, Progress
+from recipe_engine.training.prepare import prepare as prepare_rows
+from recipe_engine.training.reading import read_lines
 from recipe_engine.training.rows import TEXTS_FILE, Row, read_rows, write_rows
 
 GOOD = '{"prompt": "Hi", "completion": "Hello"}'
 PLAIN = FormatInstruction(template="{prompt}")
+
+
+def prepare(file: Path, table: DataTable, data_format: Format, tokenizer: Any, progress: Progress) -> Prepared:
+    """The rows of a file of JSON lines, prepared."""
+    return prepare_rows(read_lines(file, table.split), table, data_format, tokenizer, progress)
 
 
 def prepared(
@@ -81,7 +88,13 @@ def test_no_token_spans_the_border(tmp_path: Path, tokenizer: Any) -> None:
 def test_in_a_conversation_the_last_answer_is_the_reference(tmp_path: Path, tokenizer: Any) -> None:
     file = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.chat_rows(1))
     table = DataTable(source="file:rows.jsonl", format="chat")
-    (row,) = prepare(file, table, Format("text", Chat(), FormatChat()), tokenizer, lambda _done, _total: None).rows
+    (row,) = prepare(
+        file,
+        table,
+        Format("text", Chat(), FormatChat()),
+        tokenizer,
+        lambda _done, _total: None,
+    ).rows
     assert row.reference == "Then comes 2."
     assert row.question == "And then?"
     learned = [token for token, flag in zip(row.input_ids, row.supervised, strict=True) if flag]
@@ -288,7 +301,13 @@ def test_the_gate_holds_for_every_format(
     file.write_text(f"{GOOD}\n", encoding="utf-8")
     table = DataTable(source="file:rows.jsonl", format="fixed")
     with pytest.raises(DataRejected) as caught:
-        prepare(file, table, Format("text", Fixed(*segments), None), tokenizer, lambda _done, _total: None)
+        prepare(
+            file,
+            table,
+            Format("text", Fixed(*segments), None),
+            tokenizer,
+            lambda _done, _total: None,
+        )
     assert str(caught.value) == f"{file}:1:1: row 1: {reason}."
 
 

@@ -1,4 +1,4 @@
-"""``hub:`` -- a model of the Hugging Face Hub, at one commit.
+"""``hub:`` -- a model or a data set of the Hugging Face Hub, at one commit.
 
 The Hub's own client downloads into its own cache. What came of it is noted beside, with digests, so that a plan needs
 neither the client nor the network, and 13 GB are hashed once.
@@ -6,9 +6,12 @@ neither the client nor the network, and 13 GB are hashed once.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +25,75 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_WANTED = [f"*{suffix}" for suffix in MODEL_FILES]
-# Folders hold other formats of the same weights, and so do Mistral's consolidated files.
-_UNWANTED = ["*/*", "consolidated*"]
+_GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 _SECONDS_TO_ANSWER = 10
 _NOTE_VERSION = 1
 _LOG_IN = "Log in with: hf auth login"
 
 
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A kind of repository.
+
+    Attributes:
+        type: what the Hub calls it.
+        called: what people call it.
+        wanted: patterns of the files that are fetched.
+        unwanted: patterns of those that are not.
+        needed: suffixes of which there must be one.
+        nothing: what is missing where there is none, and what to do about it.
+    """
+
+    type: str
+    called: str
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...]
+    needed: tuple[str, ...]
+    nothing: tuple[str, str]
+
+    def wants(self, path: str) -> bool:
+        """Whether a file is fetched."""
+        wanted = any(fnmatchcase(path, pattern) for pattern in self.wanted)
+        return wanted and not any(fnmatchcase(path, pattern) for pattern in self.unwanted)
+
+
+_ROWS = (".jsonl", ".json", ".csv", ".parquet")
+_REPOSITORIES = {
+    "model": _Repository(
+        type="model",
+        called="model",
+        wanted=tuple(f"*{suffix}" for suffix in MODEL_FILES),
+        # Folders hold other formats of the same weights, and so do Mistral's consolidated files.
+        unwanted=("*/*", "consolidated*"),
+        needed=WEIGHT_FILES,
+        nothing=(
+            "no weights as *.safetensors or *.gguf",
+            (
+                "Pickled weights can run code and are never loaded. Where a pull request of the model converts them, "
+                'name it: revision = "refs/pr/1".'
+            ),
+        ),
+    ),
+    "data": _Repository(
+        type="dataset",
+        called="data set",
+        wanted=(*(f"*{suffix}" for suffix in _ROWS), "README.md"),
+        unwanted=(),
+        needed=_ROWS,
+        nothing=(
+            "no rows as *.jsonl, *.json, *.csv or *.parquet",
+            'Loading scripts are never run. The Hub converts most data sets: try revision = "refs/convert/parquet".',
+        ),
+    ),
+}
+
+
 class HubSource:
-    """Fetches what belongs to a model: configuration, tokenizer, safetensors; never pickles, never code."""
+    """Fetches what belongs to a model or a data set; never pickles, never code."""
 
     def peek(self, request: SourceRequest) -> ResolvedSource | None:
         """What was downloaded of a pinned commit; ``None`` for a branch, which may have moved."""
-        if request.kind != "model" or not _COMMIT.fullmatch(request.revision or ""):
+        if not _COMMIT.fullmatch(request.revision or ""):
             return None
         try:
             note = json.loads(_note(request, str(request.revision)).read_bytes())
@@ -50,11 +108,6 @@ class HubSource:
         Raises:
             UnresolvedInput: where the Hub does not have it, does not give it, or cannot be reached.
         """
-        if request.kind == "data":
-            raise UnresolvedInput(
-                f"{request.reference}: data sets of the Hub are not supported yet.",
-                "Save the rows as JSON lines and name them with file:.",
-            )
         cached = self.peek(request)
         if cached is not None:
             return cached
@@ -91,14 +144,18 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
     logging.set_verbosity_error()
     client = HfApi(library_name="recipe-engine", library_version=__version__)
     # Everything after this first question is asked up to six times, for half a minute, where nobody answers.
-    commit = client.model_info(request.name, revision=request.revision, timeout=_SECONDS_TO_ANSWER).sha
+    repository = _REPOSITORIES[request.kind]
+    commit = client.repo_info(
+        request.name, repo_type=repository.type, revision=request.revision, timeout=_SECONDS_TO_ANSWER
+    ).sha
     return Path(
         client.snapshot_download(
             request.name,
+            repo_type=repository.type,
             revision=commit,
             cache_dir=request.cache,
-            allow_patterns=_WANTED,
-            ignore_patterns=_UNWANTED,
+            allow_patterns=list(repository.wanted),
+            ignore_patterns=list(repository.unwanted),
             tqdm_class=Bytes,
         )
     )
@@ -106,28 +163,37 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
 
 def _verified(request: SourceRequest, folder: Path) -> list[SourceFile]:
     """The files of a snapshot with their digests; the client itself compares sizes only."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES and path.is_file())
-    if not any(path.suffix in WEIGHT_FILES for path in paths):
-        raise UnresolvedInput(
-            f"{request.reference} holds no weights as *.safetensors or *.gguf.",
-            "Pickled weights can run code and are never loaded. Where a pull request of the model converts them, "
-            'name it: revision = "refs/pr/1".',
-        )
-    files = [SourceFile(path.name, path, sha256_file(path), path.stat().st_size) for path in paths]
-    for path, file in zip(paths, files, strict=True):
-        # The cache names large files by the digest that the Hub keeps for them.
+    repository = _REPOSITORIES[request.kind]
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    wanted = {name: path for name, path in sorted(found.items()) if repository.wants(name)}
+    if not any(name.endswith(repository.needed) for name in wanted):
+        nothing, hint = repository.nothing
+        raise UnresolvedInput(f"{request.reference} holds {nothing}.", hint)
+    files = [SourceFile(name, path, sha256_file(path), path.stat().st_size) for name, path in wanted.items()]
+    for path, file in zip(wanted.values(), files, strict=True):
         blob = path.resolve()
-        if _SHA256.fullmatch(blob.name) and blob.name != file.sha256:
+        if _is_damaged(blob, file.sha256):
             blob.unlink()
             path.unlink(missing_ok=True)
             raise UnresolvedInput(
-                f"{request.reference}: {path.name} was damaged on its way.", "Give the same command again to go on."
+                f"{request.reference}: {file.path} was damaged on its way.", "Give the same command again to go on."
             )
     return files
 
 
+def _is_damaged(blob: Path, sha256: str) -> bool:
+    """Whether a file is not what the Hub says: the cache names large files by their sha256, small ones as git does."""
+    if _SHA256.fullmatch(blob.name):
+        return blob.name != sha256
+    if _GIT_BLOB.fullmatch(blob.name):
+        content = blob.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() != blob.name
+    return False
+
+
 def _note(request: SourceRequest, commit: str) -> Path:
-    return request.cache / f"hub--{request.name.replace('/', '--')}" / f"{commit}.json"
+    prefix = "hub" if request.kind == "model" else "hub-datasets"
+    return request.cache / f"{prefix}--{request.name.replace('/', '--')}" / f"{commit}.json"
 
 
 def _take_note(request: SourceRequest, commit: str, files: list[SourceFile]) -> None:
@@ -153,7 +219,8 @@ def _noted_file(request: SourceRequest, entry: dict[str, Any]) -> SourceFile:
 
 def _snapshot(request: SourceRequest, commit: str) -> Path:
     """Where the client keeps the files of a commit."""
-    return request.cache / f"models--{request.name.replace('/', '--')}" / "snapshots" / commit
+    kind = _REPOSITORIES[request.kind].type
+    return request.cache / f"{kind}s--{request.name.replace('/', '--')}" / "snapshots" / commit
 
 
 def _stat(path: Path) -> dict[str, int]:
@@ -178,7 +245,8 @@ def _explained(request: SourceRequest) -> Iterator[None]:
         raise UnresolvedInput(f"{name} has no revision {request.revision}.", "Name one of its commits.") from None
     except errors.RepositoryNotFoundError:
         raise UnresolvedInput(
-            f"the Hub has no model {request.name}, or this account may not see it.", f"Check the name. {_LOG_IN}"
+            f"the Hub has no {_REPOSITORIES[request.kind].called} {request.name}, or this account may not see it.",
+            f"Check the name. {_LOG_IN}",
         ) from None
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # the last is hf_xet's
         raise _failure(name, error) from None
