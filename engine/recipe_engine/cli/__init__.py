@@ -15,6 +15,7 @@ COMMANDS = {
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
     "data": "Look at data as the trainer sees it.",
+    "import": "Make a recipe of another program's configuration.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
