@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "Run a recipe.",
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
+    "chat": "Talk with the model of a run.",
     "data": "Look at data as the trainer sees it.",
     "import": "Make a recipe of another program's configuration.",
     "plugins": "List what is installed: methods, sources, formats.",
