@@ -17,12 +17,14 @@ COMMANDS = {
     "run": "Run a recipe.",
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
+    "chat": "Talk with the model of a run.",
     "data": "Look at data as the trainer sees it.",
     "explain": "Say what a key of a recipe means.",
     "fmt": "Lay recipes out in one style; comments stay.",
     "convert": "Write a recipe in the other syntax, TOML or JSON.",
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of recipes, for editors.",
+    "import": "Make a recipe of another program's configuration.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
