@@ -156,12 +156,17 @@ def _data(catalogue: Catalogue) -> Entry:
         for entry in _options(DataTable)
     )
     own = tuple(
-        dataclasses.replace(entry, of=name, brought_by=registered.distribution)
+        _of_format(entry, name, registered.distribution)
         for name, registered in catalogue.formats.items()
         for entry in _options(registered.descriptor.options)
     )
     data_set = Entry(ANY_NAME, "table", schema.summary_of(DataTable), inside=(*core, *own))
     return Entry("data", "table", "Data sets, each with a table of its own.", inside=(data_set,))
+
+
+def _of_format(entry: Entry, name: str, distribution: str) -> Entry:
+    inside = tuple(_of_format(inner, name, distribution) for inner in entry.inside)
+    return dataclasses.replace(entry, of=name, brought_by=distribution, inside=inside)
 
 
 def _stage(stage: str, catalogue: Catalogue) -> Entry:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from tests.unit.written import SMALL, builtins, composed, recipe_of
 
 from recipe_engine.compose import apply
@@ -15,11 +16,13 @@ from recipe_engine.document import parse
 from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.graph import node_seed
 from recipe_engine.keys import differences, key_of
+from recipe_engine.schema import recipe_schema
 from recipe_engine.split import PATTERN, Split, parse_split
 from recipe_engine.toml_text import to_toml
 from recipe_engine.validate import validate
 from recipe_registry import digest_of
 
+EDITORS = Draft202012Validator(recipe_schema(builtins()))
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 SCALARS = st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 VALUES = st.recursive(
@@ -116,6 +119,30 @@ def test_any_option_is_taken_or_refused_with_a_place(table: str, key: str, value
     stage, name = table.split(".")
     tree[stage][name][key] = value
     refused_or_valid(json.dumps(tree).encode())
+
+
+METHODS = [*(name for _, name in builtins().methods), "rouge"]
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([*METHODS, "mine"]),
+        st.fixed_dictionaries(
+            {}, optional={"method": st.sampled_from(METHODS), "batch_size": st.integers(0, 3), "data": st.just("eval")}
+        ),
+        max_size=3,
+    )
+)
+def test_what_is_a_recipe_is_one_for_editors_too(evaluations: dict[str, Any]) -> None:
+    tree = {**tomllib.loads(SMALL), "evaluate": evaluations}
+    try:
+        recipe_of(json.dumps(tree), file="r.json")
+    except InvalidRecipe:
+        # An evaluation that is missing leaves a data set unread, which no schema can see.
+        assert not EDITORS.is_valid(tree) or not evaluations
+    else:
+        assert EDITORS.is_valid(tree)
 
 
 def refused_or_valid(source: bytes) -> None:

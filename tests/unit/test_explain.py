@@ -57,8 +57,12 @@ def test_a_key_of_several_data_formats_has_an_entry_for_each() -> None:
     assert [found.of for found in explain("data.train.field", builtins())] == ["chat", "prompt", "text"]
 
 
+def test_what_stands_in_an_option_of_a_format_is_that_formats_too() -> None:
+    assert {found.of for found in explain("data.train.fields.completion", builtins())} == {"instruction"}
+
+
 def test_the_formats_are_those_that_are_installed() -> None:
-    assert type_words(entry("data.train.format")) == '"chat" or "instruction" or "preference" or "prompt" or "text"'
+    assert type_words(entry("data.train.format")) == " or ".join(f'"{name}"' for name in builtins().formats)
 
 
 def test_every_known_key_is_explained() -> None:
@@ -76,9 +80,9 @@ def test_every_known_key_is_explained() -> None:
         ("sft", "Did you mean train.sft?"),
         ("trian", "Did you mean train?"),
         ("train.sft.epoch", "Did you mean epochs?"),
-        ("max_new_tokens", "Did you mean evaluate.exact_match.max_new_tokens or evaluate.samples.max_new_tokens?"),
-        ("adapt.ia3", "There are full, lora."),
-        ("evaluate.rouge", "There are exact_match, perplexity, samples."),
+        ("dtype", "Did you mean load.full.dtype?"),
+        ("model.zzz", "There are base, revision."),
+        ("container.zzz", "There is image."),
         ("seed.x", "Nothing stands in it."),
     ],
 )
