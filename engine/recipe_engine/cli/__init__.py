@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "Write a recipe in the other syntax, TOML or JSON.",
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of recipes, for editors.",
+    "import": "Make a recipe of another program's configuration.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""

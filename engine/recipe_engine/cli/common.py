@@ -128,6 +128,24 @@ def find_run(registry: Registry, run_id: str) -> RunRecord:
     return next((record for record in registry.runs.list() if not record.facts.get("targets")), found)
 
 
+def write_new(path: str, text: str, *, force: bool) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        InvalidArguments: where it is there, unless ``force``, or cannot be written.
+    """
+    from recipe_engine.errors import InvalidArguments
+
+    try:
+        with Path(path).open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise InvalidArguments(f"{path} is there already.", "Give another name, or --force to write over it.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL character"
+        raise InvalidArguments(f"{path} cannot be written: {reason}.", "Give another name.") from None
+
+
 def print_json(value: Any) -> None:
     """One line of JSON on standard output; numbers that JSON cannot hold become ``"nan"``, ``"inf"``, ``"-inf"``."""
     click.echo(json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False))

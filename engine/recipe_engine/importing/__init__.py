@@ -1,0 +1,1 @@
+"""Configurations of other fine-tuning programs become recipes: ``recipe import``."""
