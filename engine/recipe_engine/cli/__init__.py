@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Run a recipe.",
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",
+    "chat": "Talk with the model of a run.",
     "data": "Look at data as the trainer sees it.",
     "explain": "Say what a key of a recipe means.",
     "fmt": "Lay recipes out in one style; comments stay.",

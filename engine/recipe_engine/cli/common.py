@@ -62,6 +62,26 @@ set_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs (docs/json.md).")
 
 
+def answer_options(function: F) -> F:
+    """The options of commands that let a model answer."""
+    options = (
+        click.option(
+            "--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Where an answer is cut."
+        ),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0),
+            default=0.0,
+            show_default=True,
+            help="0 is the most likely answer.",
+        ),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For a temperature above 0."),
+    )
+    for add in reversed(options):
+        function = add(function)
+    return function
+
+
 def open_recipe(recipe_file: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Recipe, Catalogue]:
     """Read and check a recipe against everything that is installed.
 
@@ -126,6 +146,20 @@ def find_run(registry: Registry, run_id: str) -> RunRecord:
     if run_id != LATEST or not found.facts.get("targets"):
         return found
     return next((record for record in registry.runs.list() if not record.facts.get("targets")), found)
+
+
+def utf8(given: str | bytes, what: str) -> str:
+    """Text from an argument or a stream.
+
+    Raises:
+        InvalidArguments: where it is not UTF-8.
+    """
+    from recipe_engine.errors import InvalidArguments
+
+    try:
+        return (given.encode() if isinstance(given, str) else given).decode()
+    except UnicodeError:
+        raise InvalidArguments(f"{what} is not UTF-8.", "Convert it, for example with iconv.") from None
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

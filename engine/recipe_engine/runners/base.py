@@ -2,7 +2,8 @@
 
 The engine sends ``begin`` (the graph, sources, device, plugin files) once, then ``run`` for one node after the other,
 ``generate``, and ``stop``. The worker answers each ``run`` with any number of ``progress``, ``metrics`` and
-``message`` and then one ``done`` or ``failed``. The end of its input, or of the engine, ends the worker.
+``message`` and then one ``done`` or ``failed``, and each ``generate`` with any number of ``text`` and then one of the
+two; a stop ends the answer early. The end of its input, or of the engine, ends the worker.
 """
 
 from __future__ import annotations

@@ -87,6 +87,8 @@ class Channel:
         for line in self._source:
             command = json.loads(line)
             if command["type"] != "stop":
+                if command["type"] == "generate":
+                    self.stopping.clear()  # a stop before it was for the answer before it
                 self.commands.put(command)
                 continue
             self.stopping.set()
@@ -115,6 +117,7 @@ class Worker:
         self._channel = channel
         self._live: dict[str, Any] = {}
         self._artifacts: dict[str, Path] = {}
+        self._tokenizer: Any = None
 
     def run(self, command: Mapping[str, Any]) -> None:
         """Run one node and answer ``done``; whatever goes wrong is raised."""
@@ -148,31 +151,39 @@ class Worker:
         self._live = {name: model for name, model in self._live.items() if name in taken}
 
     def generate(self, command: Mapping[str, Any]) -> None:
-        """Answer a question with the model of a node, piece by piece."""
+        """Answer a conversation with the model of a node, piece by piece; a stop ends the answer, not the worker."""
         from recipe_engine.training.rows import end_tokens, read_rows
         from recipe_engine.training.streaming import stream
         from recipe_engine.training.tokenizer import open_tokenizer
 
         self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
-        tokenizer = open_tokenizer(self._artifacts["tokenizer"])
-        prompt = self._prompt(command["format_node"], command["messages"], tokenizer)
+        if self._tokenizer is None:
+            self._tokenizer = open_tokenizer(self._artifacts["tokenizer"])
+        prompt = self._prompt(command["format_node"], command["messages"], self._tokenizer)
         model = self._materialize(command["node"])
         seed_everything(command["seed"])
-        for text in stream(
+        self._channel.asks_for_stop = True
+        stopped = self._channel.stopping.is_set
+        pieces = stream(
             model,
-            tokenizer,
+            self._tokenizer,
             prompt,
             max_new_tokens=command["max_new_tokens"],
             temperature=command["temperature"],
             stops=end_tokens(read_rows(self._artifacts[command["format_node"]])),
-        ):
+            stopped=stopped,
+        )
+        for text in pieces:
             self._channel.send("text", text=text)
-        self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[])
+        self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[], stopped=stopped())
 
     def _prompt(self, prepare_node: str, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
         node = self._nodes[prepare_node]
         code = load_symbol(self._catalogue.formats[node["method"]].descriptor.implementation)()
-        text: str = code.prompt(messages, self._options(node).format_options, tokenizer)
+        try:
+            text: str = code.prompt(messages, self._options(node).format_options, tokenizer)
+        except ValueError as error:
+            raise StageFailed(f"The conversation does not fit the training's format: {error}.") from error
         return text
 
     def _request(self, node: Mapping[str, Any], output: Path, work: Path) -> StageRequest:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.errors import StageFailed
 from recipe_engine.training.generation import answering, generation_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+THREAD = "answer"
+"""Name of the thread that writes."""
 
 
-def stream(
+def never() -> bool:
+    """The default of ``stopped``: nobody stops the answer."""
+    return False
+
+
+def stream(  # noqa: PLR0913 -- keywords all, and none of them is part of another
     model: Any,
     tokenizer: Any,
     prompt: str,
@@ -19,37 +28,62 @@ def stream(
     max_new_tokens: int,
     temperature: float,
     stops: Sequence[int] = (),
+    stopped: Callable[[], bool] = never,
 ) -> Iterator[str]:
-    """Continue a prompt.
+    """Continue a prompt. An iterator that is closed early ends the answer, and its thread, within a token.
 
     Args:
         model: a causal language model; it is left as it was.
         tokenizer: its tokenizer.
         prompt: the whole text that the model sees.
-        max_new_tokens: where the answer is cut.
+        max_new_tokens: where the answer is cut; where the model can read no more is another such place.
         temperature: 0 for the most likely answer, more for a random one.
         stops: tokens that end an answer, besides those that tokenizer and model name.
+        stopped: asked after each token; true ends the answer there.
+
+    Raises:
+        StageFailed: where the prompt is longer than the model can read.
     """
     import torch
-    from transformers import TextIteratorStreamer
+    from transformers import StoppingCriteriaList, TextIteratorStreamer
 
     batch = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
+    room = _room(model, batch["input_ids"].shape[1], max_new_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    config = generation_config(model, tokenizer, max_new_tokens, temperature, stops)
+    config = generation_config(model, tokenizer, room, temperature, stops)
     failures: list[Exception] = []
+    closed = Event()
+
+    def ends(input_ids: Any, _scores: Any, **_: Any) -> Any:
+        """Of each row, whether it ends here: ``(batch,)``."""
+        return torch.full((len(input_ids),), closed.is_set() or stopped(), device=input_ids.device)
 
     def write() -> None:
         try:
             with torch.no_grad():
-                model.generate(**batch, generation_config=config, streamer=streamer)
+                criteria = StoppingCriteriaList([ends])
+                model.generate(**batch, generation_config=config, streamer=streamer, stopping_criteria=criteria)
         except Exception as error:  # noqa: BLE001 -- raised again where somebody waits for the text
             failures.append(error)
             streamer.end()
 
     with answering(model):
-        writer = Thread(target=write, daemon=True)
+        writer = Thread(target=write, name=THREAD, daemon=True)
         writer.start()
-        yield from (piece for piece in streamer if piece)
-        writer.join()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            closed.set()
+            writer.join()
     if failures:
         raise failures[0]
+
+
+def _room(model: Any, length: int, wanted: int) -> int:
+    """How many tokens can follow a prompt of ``length`` tokens, at most ``wanted``."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or length + wanted <= limit:
+        return wanted
+    if length >= limit:
+        raise StageFailed(f"The prompt has {length} tokens, and the model reads {limit} at most.", "Shorten it.")
+    return int(limit - length)

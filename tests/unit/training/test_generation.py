@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from tests import tiny
 
+from recipe_engine.errors import StageFailed
 from recipe_engine.training.borrow import borrowed
 from recipe_engine.training.generation import generation_config, greedy
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, read_rows
-from recipe_engine.training.streaming import stream
+from recipe_engine.training.streaming import THREAD, stream
 
 PROMPTS = ["What?", "What comes after the number 12?", "a", "And then the answer is the one that we all know: "]
 
@@ -137,6 +139,39 @@ def test_a_warm_stream_follows_the_seed(llama: Path, tokenizer: Any) -> None:
 
     assert said(1) == said(1)
     assert said(1) != said(2)
+
+
+def test_a_stream_that_is_stopped_ends_there(llama: Path, tokenizer: Any) -> None:
+    model = tiny.load_model(llama)
+    whole = "".join(stream(model, tokenizer, PROMPTS[1], max_new_tokens=40, temperature=0.0))
+    asked = iter(range(100))
+    said = "".join(
+        stream(model, tokenizer, PROMPTS[1], max_new_tokens=40, temperature=0.0, stopped=lambda: next(asked) >= 5)
+    )
+    assert whole.startswith(said)
+    assert said != whole
+    assert next(asked) == 6  # tokens
+
+
+def test_a_stream_that_is_closed_leaves_no_thread_and_the_model_as_it_was(llama: Path, tokenizer: Any) -> None:
+    model = tiny.load_model(llama)
+    before = tiny.model_state(model)
+    pieces = stream(model, tokenizer, PROMPTS[1], max_new_tokens=400, temperature=0.0)
+    next(pieces)
+    assert THREAD in {thread.name for thread in threading.enumerate()}
+    pieces.close()  # type: ignore[attr-defined]
+    assert THREAD not in {thread.name for thread in threading.enumerate()}
+    tiny.assert_same_state(tiny.model_state(model), before)
+
+
+def test_a_stream_ends_where_the_model_can_read_no_more(llama: Path, tokenizer: Any) -> None:
+    model = tiny.load_model(llama)
+    long = "a" * (tiny.POSITIONS - 3)
+    ids = tokenizer(long, add_special_tokens=False)["input_ids"]
+    assert len(ids) == tiny.POSITIONS - 3
+    assert list(stream(model, tokenizer, long, max_new_tokens=40, temperature=0.0))
+    with pytest.raises(StageFailed, match="The prompt has 512 tokens, and the model reads 512 at most"):
+        next(stream(model, tokenizer, f"{long}aaa", max_new_tokens=1, temperature=0.0))
 
 
 def test_a_failure_in_a_stream_is_raised(llama: Path, tokenizer: Any) -> None:
