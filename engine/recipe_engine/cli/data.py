@@ -67,7 +67,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     if not as_json:
         learned = sum(sum(row.supervised) for row in rows)
         total = sum(len(row.input_ids) for row in rows)
-        click.echo(f"{len(rows)} rows, {total} tokens, {learned} of them learned ({learned / total:.0%})")
+        click.echo(f"{len(rows) // len(sides)} rows, {total} tokens, {learned} of them learned ({learned / total:.0%})")
     return 0
 
 

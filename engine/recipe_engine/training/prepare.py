@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import DataRejected, RecipeError
@@ -98,7 +99,10 @@ def _rows(number: int, raw: Any, data_format: Format, tokenizer: Any) -> list[Ro
     _check_characters([question, *(segment.text for segments in texts for segment in segments)])
     if data_format.kind == "prompt":
         return [_prompt(number, segments, question, tokenizer) for segments in texts]
-    return [_answered(number, segments, question, tokenizer) for segments in texts]
+    rows = [_answered(number, segments, question, tokenizer) for segments in texts]
+    if data_format.kind == "preference" and rows[0].input_ids == rows[1].input_ids:
+        raise ValueError("its two answers are equal")
+    return rows
 
 
 def _pair(code: PairCode, raw: Any, options: Any, tokenizer: Any) -> Sequence[Sequence[Segment]]:
@@ -137,10 +141,15 @@ def _answered(number: int, segments: Sequence[Segment], question: str, tokenizer
     )
 
 
-def _end_tokens(tokenizer: Any) -> set[int]:
+def _end_tokens(tokenizer: Any) -> frozenset[int]:
     """The tokens that can end an answer: the end of the sequence, and what a chat template ends a turn with."""
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return {*special, tokenizer.eos_token_id}
+    return _special_tokens(tokenizer, len(tokenizer)) | {tokenizer.eos_token_id}
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: Any, _size: int) -> frozenset[int]:
+    """The special tokens of a tokenizer of this size; some have thousands of added tokens to look through."""
+    return frozenset(number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
 
 
 def _check_characters(texts: Sequence[str]) -> None:

@@ -205,3 +205,85 @@ def test_tools_are_given_and_calls_are_learned(tmp_path: Path) -> None:
         "<|im_start|>assistant\n⟦<call>clock</call><|im_end|>⟧\n<|im_start|>tool\nnoon<|im_end|>\n"
         "<|im_start|>assistant\n⟦Noon.<|im_end|>⟧"
     )
+
+
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "What time is it?"},
+    {"role": "assistant", "content": None, "tool_calls": [{"name": "clock"}]},
+]
+LEADING = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% if m.tool_calls %}<|calls|>clock<|eom|>{% else %}<|eot|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}{# tools #}"
+)
+
+
+@pytest.mark.parametrize("end", ["<|eot|>", "<|eom|>"])
+def test_a_call_that_begins_with_a_special_token_is_learned_to_its_end(end: str, tmp_path: Path) -> None:
+    """Mistral writes [TOOL_CALLS] before a call; Llama 3.1 ends some calls with another token than words."""
+    template = LEADING.replace("<|eom|>", end)
+    special = ("<|im_end|>", "<|calls|>", "<|eom|>", "<|eot|>")
+    folder = tiny.write_tokenizer(tmp_path / "model", chat_template=template, special=special)
+    tokenizer = load_tokenizer(tiny.resolve(folder))
+    row = row_of(CALLED, tokenizer, tmp_path)
+    assert marked(row, tokenizer) == f"[user]What time is it?<|eot|>[assistant]⟦<|calls|>clock{end}⟧"
+
+
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [
+        ([{"name": "clock"}], "the chat template has no place for tools"),
+        ("{", 'the field "tools" is not JSON'),
+        (["clock"], 'the field "tools" is not a list of function schemas'),
+    ],
+)
+def test_tools_that_do_not_fit(tools: Any, says: str, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{says}$"):
+        Chat().segments({"messages": ONE, "tools": tools}, FormatChat(), tokenizer)
+
+
+def test_tools_may_be_json_text(tmp_path: Path) -> None:
+    folder = tiny.write_tokenizer(tmp_path / "model", chat_template=TOOLS)
+    tokenizer = load_tokenizer(tiny.resolve(folder))
+    given, _learned = Chat().segments({"messages": ONE, "tools": '[{"name": "clock"}]'}, FormatChat(), tokenizer)
+    assert given.text.startswith("<|im_start|>system\nclock<|im_end|>\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            "the chat template has no place for the assistant's answer",
+        ),
+        (
+            "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}",
+            "the chat template leaves out message 1, the system's",
+        ),
+        (
+            "{% for m in messages %}{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}",
+            "the chat template leaves out a part of the answer",
+        ),
+    ],
+)
+def test_a_template_that_leaves_something_out_is_refused(template: str, says: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny.resolve(tiny.write_tokenizer(tmp_path / "model", chat_template=template)))
+    thought = {"role": "assistant", "content": "<think>Polite.</think>Hello"}
+    assert refused([SYSTEM, ONE[0], thought], tokenizer) == says
+
+
+GENERATION = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_the_mask_is_that_of_a_template_with_generation_marks(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny.resolve(tiny.write_tokenizer(tmp_path / "model", chat_template=GENERATION)))
+    theirs = tokenizer.apply_chat_template(TWO, return_dict=True, return_assistant_tokens_mask=True)
+    row = row_of(TWO, tokenizer, tmp_path)
+    length = len(row.input_ids)
+    assert list(row.input_ids) == theirs["input_ids"][:length]
+    assert [int(flag) for flag in row.supervised] == theirs["assistant_masks"][:length]
+    assert not any(theirs["assistant_masks"][length:])

@@ -140,3 +140,24 @@ def test_a_pair_that_is_too_long_is_dropped_or_cut_as_a_pair(tmp_path: Path, tok
     cut = prepared(tmp_path, [short, long], PREFERENCE, tokenizer, max_length=limit, overlong="truncate").rows[2:]
     assert max(len(row.input_ids) for row in cut) == limit
     assert cut[0].prompt_ids == cut[1].prompt_ids
+
+
+def test_answers_that_are_equal_once_they_are_tokens_are_refused(tmp_path: Path) -> None:
+    from recipe_engine.methods.prepare import load_tokenizer
+
+    trimming = tiny.CHAT_TEMPLATE.replace("message['content']", "message['content'] | trim")
+    tokenizer = load_tokenizer(tiny.resolve(tiny.write_tokenizer(tmp_path / "model", chat_template=trimming)))
+    row = {"prompt": "Q", "chosen": "A", "rejected": "A "}
+    assert refused(tmp_path, row, PREFERENCE, tokenizer).startswith("its two answers are equal")
+
+
+def test_columns_of_a_table_that_hold_nothing_are_no_columns(tmp_path: Path, tokenizer: Any) -> None:
+    asked, good, bad = (
+        {"role": role, "content": text, "tool_calls": None}
+        for role, text in (("user", "Q"), ("assistant", "A"), ("assistant", "B"))
+    )
+    row = {"prompt": None, "chosen": [asked, good], "rejected": [asked, bad], "tools": None}
+    plain = {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    assert (
+        prepared(tmp_path, [row], PREFERENCE, tokenizer).rows == prepared(tmp_path, [plain], PREFERENCE, tokenizer).rows
+    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
 from recipe_engine.errors import UnresolvedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from recipe_engine.methods.formats.messages import Message
 
-_SOME_ANSWER = "?"
+# Stands for an answer where only its surroundings are asked for; no template changes a plain word.
+_SOME_ANSWER = "SomeAnswer"
 
 
 def conversation(
@@ -32,7 +34,8 @@ def conversation(
         last_only: learn the last answer alone; the earlier ones are part of what is given.
 
     Raises:
-        ValueError: where the template rewrites what came before an answer, so that the answer has no place of its own.
+        ValueError: where the template refuses or leaves out a part of the conversation, or rewrites what came before
+            an answer, so that the answer has no place of its own.
         UnresolvedInput: where the tokenizer has no chat template.
     """
     if not tokenizer.chat_template:
@@ -41,9 +44,11 @@ def conversation(
             'Give the text around the prompt in the data table: template = "### Instruction:\\n{prompt}\\n\\n'
             '### Response:\\n"',
         )
+    if tools and "tools" not in str(tokenizer.chat_template):
+        raise ValueError("the chat template has no place for tools")
     positions = [position for position, message in enumerate(messages) if message["role"] == "assistant"]
     segments: list[Segment] = []
-    done = ""
+    done = prompt = ""
     for position in positions[-1:] if last_only else positions:
         prompt, answer = _answer(messages, position, tokenizer, tools)
         if not prompt.startswith(done):
@@ -53,8 +58,9 @@ def conversation(
             )
         segments += [Segment(prompt[len(done) :], supervised=False), Segment(answer, supervised=True)]
         done = prompt + answer
+    _check_given(messages, prompt)
     last = segments[-1].text
-    if _first(last, special_tokens(tokenizer)) < 0:
+    if not last.endswith(tuple(special_tokens(tokenizer))):
         segments[-1] = Segment(last + tokenizer.eos_token, supervised=True)
     return segments
 
@@ -83,31 +89,59 @@ def check_answer(answer: str, tokenizer: Any) -> None:
             )
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
-    """The texts of all special tokens, the end-of-sequence token among them; the longest first."""
+def special_tokens(tokenizer: Any) -> frozenset[str]:
+    """The texts of all special tokens, the end-of-sequence token among them."""
+    return _special_tokens(tokenizer, len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: Any, _size: int) -> frozenset[str]:
+    """The same of a tokenizer of this size; some have thousands of added tokens to look through."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token))
+    return frozenset({*added, *tokenizer.all_special_tokens})
 
 
 def _answer(messages: Sequence[Message], position: int, tokenizer: Any, tools: Sequence[Any] | None) -> tuple[str, str]:
     """All text before an answer, and the answer up to the special token that ends it."""
-    content = messages[position].get("content") or ""
+    content, calls = messages[position]["content"], messages[position].get("tool_calls")
     check_answer(content, tokenizer)
+    end = _end_of_turn(messages[:position], tokenizer, tools)
     prompt = _render(messages[:position], tokenizer, tools, generation=True)
     whole = _render(messages[: position + 1], tokenizer, tools, generation=False)
     if not whole.startswith(prompt):
         raise ValueError("the chat template rewrites the prompt once it is answered")
     answer = whole[len(prompt) :]
-    start = max(answer.find(content.strip()), 0) + len(content.strip())
-    end = _first(answer[start:], special_tokens(tokenizer))
-    return prompt, answer if end < 0 else answer[: start + end]
+    if not _holds(answer, content):
+        raise ValueError("the chat template leaves out a part of the answer")
+    if calls and end not in answer:
+        # A template may end a call with another token than an answer in words.
+        end = max(special_tokens(tokenizer), key=answer.rfind)
+    if not end or end not in answer:
+        return prompt, answer
+    stop = answer.rindex(end) if calls else answer.index(end)
+    return prompt, answer[: stop + len(end)]
 
 
-def _first(text: str, tokens: Iterable[str]) -> int:
-    """Where the first of the tokens ends in the text; -1 where there is none."""
-    found = [(text.index(token), -len(token)) for token in tokens if token in text]
-    start, length = min(found, default=(-1, 0))
-    return start - length if found else -1
+def _end_of_turn(messages: Sequence[Message], tokenizer: Any, tools: Sequence[Any] | None) -> str:
+    """The special token that the template writes after the answer to the messages, ``""`` where it has none."""
+    answered = [*messages, {"role": "assistant", "content": _SOME_ANSWER}]
+    _before, found, tail = _render(answered, tokenizer, tools, generation=False).rpartition(_SOME_ANSWER)
+    if not found:
+        raise ValueError("the chat template has no place for the assistant's answer")
+    # Of two at one place the longer.
+    places = [(tail.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in tail]
+    return min(places)[2] if places else ""
+
+
+def _check_given(messages: Sequence[Message], text: str) -> None:
+    for number, message in enumerate(messages, 1):
+        if message["role"] in ("system", "user") and not _holds(text, message["content"]):
+            raise ValueError(f"the chat template leaves out message {number}, the {message['role']}'s")
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a text holds a part, but for white space, which templates trim and add."""
+    return "".join(part.split()) in "".join(text.split())
 
 
 def _render(messages: Sequence[Message], tokenizer: Any, tools: Sequence[Any] | None, *, generation: bool) -> str:

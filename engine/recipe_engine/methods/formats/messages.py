@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,17 +31,44 @@ def messages_of(row: Mapping[str, Any], field: str) -> list[Message]:
     Raises:
         ValueError: where it is no conversation.
     """
-    messages = row.get(field)
-    if not isinstance(messages, list) or not messages:
-        raise ValueError(f'the field "{field}" is not a list of messages')
-    for number, message in enumerate(messages, 1):
-        _check(number, message)
+    messages = listed(row, field)
     for number, (one, other) in enumerate(itertools.pairwise(messages), 1):
         if one["role"] == other["role"] and one["role"] != "tool":
             raise ValueError(f"messages {number} and {number + 1} are both the {one['role']}'s")
     if messages[0]["role"] == "assistant":
         raise ValueError("the first message is the assistant's: nothing asks for it")
     return messages
+
+
+def listed(row: Mapping[str, Any], field: str) -> list[Message]:
+    """The messages in a field of a row, which may be a part of a conversation; keys that hold nothing are left out.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    messages = row.get(field)
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f'the field "{field}" is not a list of messages')
+    return [_checked(number, message) for number, message in enumerate(messages, 1)]
+
+
+def tools_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """The functions that the assistant may call: a list of schemas, or the same as JSON text.
+
+    Raises:
+        ValueError: where the field ``tools`` is neither.
+    """
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools.strip():
+        try:
+            tools = json.loads(tools)
+        except ValueError:
+            raise ValueError('the field "tools" is not JSON') from None
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise ValueError('the field "tools" is not a list of function schemas')
+    return tools
 
 
 def answered(messages: Sequence[Message]) -> Sequence[Message]:
@@ -61,14 +89,19 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     return [{"role": "system", "content": system}, *messages]
 
 
-def _check(number: int, message: Any) -> None:
-    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
-    if not isinstance(message, Mapping) or not (isinstance(message.get("content"), str) or calls):
+def _checked(number: int, message: Any) -> Message:
+    # Columns of a table hold None where a row has nothing.
+    kept = {key: value for key, value in message.items() if value is not None} if isinstance(message, Mapping) else {}
+    calls = kept.get("tool_calls")
+    if calls:
+        kept.setdefault("content", "")
+    if not isinstance(kept.get("content"), str):
         raise ValueError(f"message {number} has no text in content")
-    role = message.get("role")
+    role = kept.get("role")
     if role not in _ROLES:
         raise ValueError(f'message {number} has the role "{role}", not one of {", ".join(_ROLES)}')
     if role == "system" and number > 1:
         raise ValueError(f"message {number} is the system's, which only the first can be")
-    if role == "assistant" and not calls and not message["content"].strip():
+    if role == "assistant" and not calls and not kept["content"].strip():
         raise ValueError(f"message {number}, the assistant's, is empty")
+    return kept

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
 from recipe_engine.methods.formats.conversation import check_answer, conversation, opened
-from recipe_engine.methods.formats.messages import Message, answered, messages_of, text_of, with_system
+from recipe_engine.methods.formats.messages import (
+    Message,
+    answered,
+    listed,
+    messages_of,
+    text_of,
+    tools_of,
+    with_system,
+)
 from recipe_engine.methods.formats.templates import opening
 
 if TYPE_CHECKING:
@@ -88,7 +96,10 @@ class Preference:
             raise ValueError("its two answers are equal")
         if chosen[:-1] != rejected[:-1]:
             raise ValueError("its two answers are not to the same prompt")
-        better, worse = (conversation(messages, tokenizer, last_only=True) for messages in (chosen, rejected))
+        tools = tools_of(row)
+        better, worse = (
+            conversation(messages, tokenizer, tools=tools, last_only=True) for messages in (chosen, rejected)
+        )
         return better, worse
 
     def question(self, row: Mapping[str, Any], options: FormatPreference) -> str:
@@ -113,8 +124,8 @@ def _asked(row: Mapping[str, Any], field: str) -> Sequence[Message]:
 def _whole(row: Mapping[str, Any], prompt: str, answer: str, system: str | None) -> list[Message]:
     """The prompt's messages and the answer's, each once."""
     if isinstance(row.get(answer), list):
-        given = row[answer]
-        before = list(_asked(row, prompt)) if prompt in row else []
+        given = listed(row, answer)
+        before = list(_asked(row, prompt)) if row.get(prompt) is not None else []
         whole = given if given[: len(before)] == before else [*before, *given]
     else:
         whole = [*_asked(row, prompt), {"role": "assistant", "content": text_of(row, answer)}]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
 from recipe_engine.methods.formats.conversation import before_last, check_answer, conversation, opened
-from recipe_engine.methods.formats.messages import Message, answered, messages_of, text_of, with_system
+from recipe_engine.methods.formats.messages import Message, answered, messages_of, text_of, tools_of, with_system
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,12 +62,11 @@ class Chat:
             ValueError: for messages that are no conversation, or one without an answer.
         """
         messages = with_system(answered(messages_of(row, options.field)), options.system)
-        tools = row.get("tools") or None
-        return conversation(messages, tokenizer, tools=tools, last_only=options.train_on == "last")
+        return conversation(messages, tokenizer, tools=tools_of(row), last_only=options.train_on == "last")
 
     def question(self, row: Mapping[str, Any], options: FormatChat) -> str:
         """The last message that the assistant replies to."""
-        return str(messages_of(row, options.field)[-2].get("content") or "")
+        return str(messages_of(row, options.field)[-2]["content"])
 
     def prompt(self, messages: Sequence[Message], options: FormatChat, tokenizer: Any) -> str:
         """What stands before the answer to the conversation's last message."""
