@@ -62,6 +62,8 @@ class Answers:
             for node in record.nodes
             if node["artifact"]
         }
+        if self._base not in self._artifacts:
+            self.require(base=False)
         resolution = peek(recipe, catalogue, registry.sources)
         if resolution.model is None or not resolution.model.is_local:
             raise UnresolvedInput(f"The base model {recipe.source} is not on this machine.", "Run the recipe again.")

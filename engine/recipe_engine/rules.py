@@ -119,9 +119,11 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             yield Finding(path, f'"{reference}" names no known kind of source', f"Write one of {examples}.")
         elif wrong := registered.descriptor.check(name):
             yield Finding(path, wrong, f"Write it like {registered.descriptor.example}.")
-        elif not registered.descriptor.revisions and getattr(table, "revision", None) is not None:
-            message = f"it cannot matter here: {scheme}: has no revisions"
-            yield Finding((*path[:-1], "revision"), message, "Remove it.", path)
+        elif not registered.descriptor.revisions:
+            for key in ("revision", "subset"):
+                if getattr(table, key, None) is not None:
+                    message = f"it cannot matter here: {scheme}: has no {key}s"
+                    yield Finding((*path[:-1], key), message, "Remove it.", path)
 
 
 def _data_sets(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """The rows of a data set, from the files of its source.
 
-JSON lines are read by us, so that a bad line is named by its place. Everything else, and the repositories of the Hub,
-are read by the ``datasets`` library, which streams: it keeps no copy in a cache of its own.
+JSON lines are read by us, so that a bad line is named by its place, and CSV by Python. Everything else, and the
+repositories of the Hub, are read by the ``datasets`` library, which streams: it keeps no copy in a cache of its own.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from dataclasses import dataclass
@@ -69,7 +70,12 @@ def _file(file: Path, split_text: str, reader: str | None) -> RawRows:
     split = parse_split(split_text)
     if split.name != "train":
         raise DataRejected(f"{file}: a file has one split, train; there is no {split.name}.", "Write train[:90%].")
-    rows = list(_lines(file)) if reader is None else _streamed(str(file), "train", reader, data_files=[str(file)])
+    if reader is None:
+        rows = list(_lines(file))
+    elif reader == "csv":
+        rows = list(_table(file))
+    else:
+        rows = _streamed(str(file), "train", reader, data_files=[str(file)])
     return RawRows(str(file), [rows[position] for position in split.rows(len(rows))], numbered_by_line=reader is None)
 
 
@@ -83,6 +89,18 @@ def _repository(source: ResolvedSource, table: DataTable) -> RawRows:
     rows = _streamed(source.reference, split.name, str(root), name=table.subset, allowed=allowed)
     name = f"{source.reference}, {split.name}"
     return RawRows(name, [rows[position] for position in split.rows(len(rows))], numbered_by_line=False)
+
+
+def _table(file: Path) -> Iterator[tuple[int, Any]]:
+    """(row number from 1, row) of a CSV file. Cells are text: other readers make 2 a number, and NA nothing."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines, strict=True)
+            if not rows.fieldnames:
+                raise DataRejected(f"{file} cannot be read: it has no line with the names of its columns.")
+            yield from enumerate(rows, 1)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataRejected(f"{file} cannot be read: {error}.") from error
 
 
 def _streamed(

@@ -40,6 +40,12 @@ def test_all_of_a_text_is_learned_and_its_end(tmp_path: Path, tokenizer: Any) ->
     assert (row.prompt_length, row.question, row.reference) == (0, "", "Once upon a time.")
 
 
+def test_a_text_that_a_template_has_rendered_is_taken_as_it_is(tmp_path: Path, tokenizer: Any) -> None:
+    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"
+    (row,) = prepared(tmp_path, [{"text": text}], TEXT, tokenizer).rows
+    assert tokenizer.decode(row.input_ids) == text
+
+
 def test_a_text_begins_as_the_tokenizer_begins(tmp_path: Path) -> None:
     from recipe_engine.methods.prepare import load_tokenizer
 
@@ -97,7 +103,6 @@ def test_only_the_last_answer_of_a_pair_counts(tmp_path: Path, tokenizer: Any) -
     [
         ({"text": " "}, TEXT, 'the field "text" is empty.'),
         ({"words": "x"}, TEXT, 'the field "text" is missing; the row has words.'),
-        ({"text": "a<|im_end|>b"}, TEXT, "the answer contains the special token <|im_end|>"),
         ({"prompt": ""}, PROMPT, 'the field "prompt" is empty.'),
         ({"prompt": 3}, PROMPT, 'the field "prompt" is not text.'),
         (

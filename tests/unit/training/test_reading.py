@@ -183,3 +183,12 @@ def test_scripts_are_never_run(tmp_path: Path) -> None:
 def test_a_card_whose_header_is_no_yaml(tmp_path: Path) -> None:
     folder = repository(tmp_path / "rows", {"train.jsonl": ROWS}, "a: [\n")
     assert refusal(folder) == "hub:me/rows: the header of README.md is no YAML."
+
+
+def test_a_cell_of_a_table_is_text(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion\n1+1,2\nSymbol of sodium?,NA\n")
+    found = read_source(source_of(tmp_path, "file:rows.csv"), DataTable(source="file:rows.csv", format="instruction"))
+    assert [row for _, row in found.rows] == [
+        {"prompt": "1+1", "completion": "2"},
+        {"prompt": "Symbol of sodium?", "completion": "NA"},
+    ]

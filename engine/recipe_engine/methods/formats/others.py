@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
-from recipe_engine.methods.formats.conversation import check_answer, conversation, opened
+from recipe_engine.methods.formats.conversation import conversation, opened
 from recipe_engine.methods.formats.messages import (
     Message,
     answered,
@@ -27,7 +27,9 @@ class Text:
     """``format = "text"``: a text a row, all of it learned."""
 
     def segments(self, row: Mapping[str, Any], options: FormatText, tokenizer: Any) -> Sequence[Segment]:
-        """The text and its end-of-sequence token.
+        """The text and its end-of-sequence token, unless it ends with one.
+
+        Special tokens inside of it are what it says: texts that a chat template has rendered are full of them.
 
         Raises:
             ValueError: for a missing or empty field.
@@ -35,9 +37,9 @@ class Text:
         text = text_of(row, options.field)
         if not text.strip():
             raise ValueError(f'the field "{options.field}" is empty')
-        check_answer(text, tokenizer)
         before = opening(tokenizer)
-        learned = Segment(text + str(tokenizer.eos_token), supervised=True)
+        before = "" if text.startswith(before) else before
+        learned = Segment(text.removesuffix(tokenizer.eos_token) + str(tokenizer.eos_token), supervised=True)
         return (Segment(before, supervised=False), learned) if before else (learned,)
 
     def question(self, row: Mapping[str, Any], options: FormatText) -> str:
