@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -29,6 +30,11 @@ PLUGIN_FILE_SUFFIX = ".py"
 BASES_FOLDER = "bases/"
 """Where the recipes that a kept recipe builds on are kept beside it."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
+
+
+def name_from(text: str) -> str:
+    """A recipe's name from any text, such as the name of a file; ``""`` where nothing of it can stay."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LONGEST_LINE = 1 << 24
+_LARGEST = 1 << 24
+"""Bytes of a line, or of a JSON file, that are looked at."""
 _PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),
@@ -37,21 +39,49 @@ class RowShape:
 
 
 def first_row(path: Path | str) -> Mapping[str, Any]:
-    """The first row of a file with one JSON object a line.
+    """The first row of a data file: JSON lines, a JSON list (``.json``) or a table (``.csv``).
 
     Raises:
         OSError: where it cannot be read.
-        ValueError: where its first row is no JSON object.
+        ValueError: where it has no row, or its rows cannot be told without the libraries of a run.
     """
-    with Path(path).open("rb") as stream:
-        line = next((line for line in iter(lambda: stream.readline(_LONGEST_LINE), b"") if line.strip()), b"")
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        raise ValueError("the rows of a Parquet file are not looked at here")
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        row = _FIRST.get(suffix, _first_line)(file)
+    except (ValueError, RecursionError, csv.Error):
         row = None
     if not isinstance(row, Mapping):
-        raise ValueError("its first line is no JSON object: it must hold one row a line")
+        raise ValueError("it does not begin with a row: expected one JSON object a line")
     return row
+
+
+def _first_line(file: Path) -> Any:
+    with file.open("rb") as stream:
+        for line in iter(lambda: stream.readline(_LARGEST), b""):
+            if line.strip():
+                return json.loads(line.decode("utf-8-sig"))
+    return None
+
+
+def _first_of_list(file: Path) -> Any:
+    with file.open("rb") as stream:
+        source = stream.read(_LARGEST)
+    try:
+        rows = json.loads(source.decode("utf-8-sig"))
+    except ValueError:  # lines under another name, or more than is looked at
+        return _first_line(file)
+    return rows[0] if isinstance(rows, list) and rows else rows
+
+
+def _first_of_table(file: Path) -> Any:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        return next(csv.DictReader(stream), None)
+
+
+_FIRST = {".json": _first_of_list, ".csv": _first_of_table}
 
 
 def shape_of(row: Mapping[str, Any]) -> RowShape | None:

@@ -22,14 +22,14 @@ def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterable[st
         yield ""
         yield "[" + ".".join(map(_key, path)) + "]"
     for key, value in inline.items():
-        yield f"{_key(key)} = {_toml_value(value)}"
+        yield f"{_key(key)} = {toml_value(value)}"
     for key, value in table.items():
         if key not in inline:
             yield from _table_lines(value, (*path, key))
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _toml_value(name)
+    return name if _BARE_KEY.fullmatch(name) else toml_value(name)
 
 
 def _is_section(value: Any, path: tuple[str, ...]) -> bool:
@@ -37,11 +37,16 @@ def _is_section(value: Any, path: tuple[str, ...]) -> bool:
     return isinstance(value, Mapping) and len(path) < 2
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """One value as TOML, tables on one line.
+
+    Raises:
+        ValueError: for a number that is not finite.
+    """
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_toml_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in a recipe")
     # JSON and TOML agree on booleans, on numbers and, without \/ and surrogates, on strings.

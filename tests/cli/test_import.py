@@ -46,6 +46,7 @@ def test_the_recipe_that_was_written_is_valid(folder: Path) -> None:
     done = run("axolotl", "c.yml", "-o", "r.toml")
     assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "r.toml: 1 setting has no counterpart here")
     checked = CliRunner().invoke(cli, ["validate", "r.toml"], standalone_mode=False)
+    assert CliRunner().invoke(cli, ["fmt", "--check", "r.toml"], standalone_mode=False).return_value == 0
     assert checked.stdout == "r.toml: valid (load.nf4, adapt.lora, train.sft, push.folder)\n"
 
 

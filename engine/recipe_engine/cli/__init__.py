@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
+    "init": "Write a first recipe for a model and a data set.",
     "validate": "Check a recipe: every problem at once, with its line.",
     "plan": "Show what a run would do, node by node, and why.",
     "run": "Run a recipe.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.importing import common
 from recipe_engine.importing.common import Rows
 from recipe_engine.importing.job import NO_COUNTERPART, Job, Peer, anything, flag, number, text, whole, words
+from recipe_engine.methods.sources.references import reference_of
 from recipe_engine.rowshape import RowShape, instruction
 
 if TYPE_CHECKING:
@@ -121,14 +122,19 @@ def _rows(job: Job, key: str, entry: dict[str, Any]) -> Rows | None:
     path = _file(path, files)
     name = job.checked((key, 0, "path"), path, text)
     split = job.checked((key, 0, "split"), rest.pop("split", "train"), text)
+    pinned = {
+        option: job.checked((key, 0, setting), rest.pop(setting), text)
+        for setting, option in (("name", "subset"), ("revision", "revision"))
+        if setting in rest
+    }
     shape = _shape(job, key, rest)
     for other in rest:
         job.lose(key, NO_COUNTERPART, (0, other))
     if name is None or split is None or shape is None:
         return None
-    source = common.reference(job, name)
+    source = reference_of(name, job.folder)
     common.check_source(job, key, source, (0, "path"))
-    return Rows(key=key, source=source, shape=shape, split=split)
+    return Rows(key=key, source=source, shape=shape, split=split, pinned=pinned)
 
 
 def _file(path: Any, files: Any) -> Any:

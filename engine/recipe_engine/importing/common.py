@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.importing.job import Job, flag, number, text, whole
+from recipe_engine.methods.sources.references import reference_of
 from recipe_engine.rowshape import RowShape, first_row, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 ONE_DATA_SET = "a training reads one data set: join the rows in one file"
 ONE_PROMPT = "a row has one prompt here: put the input into it in the file"
 TOKENIZER_TEMPLATE = "the tokenizer's own chat template is taken"
+_UNREAD = (".tsv", ".arrow", ".txt")
 _FULL_PRECISION = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")
 _SCHEDULES = {"constant_with_warmup": "constant"}
 _NO_SHAPE = "the fields of its rows are not known: a list of messages in the field messages is assumed"
@@ -32,12 +32,14 @@ class Rows:
         source: a reference.
         shape: its format.
         split: of the source.
+        pinned: ``subset`` and ``revision``, where they are given.
     """
 
     key: str
     source: str
     shape: RowShape
     split: str = "train"
+    pinned: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def head(job: Job, model: str, revision: str) -> None:
@@ -46,17 +48,8 @@ def head(job: Job, model: str, revision: str) -> None:
     if name is None:
         job.problem((model,), f"{model} is missing: it names the base model.")
         return
-    job.put("model.base", reference(job, name), model)
+    job.put("model.base", reference_of(name, job.folder), model)
     job.take(revision, "model.revision", text)
-
-
-def reference(job: Job, name: str) -> str:
-    """Files and folders of this machine as ``file:``, anything else as a repository of the Hub."""
-    if name.startswith(("/", "~")):
-        return f"file:{name}"
-    if name.startswith(("./", "../")) or Path(name).suffix in DATA_FILES or Path(name).exists():
-        return f"file:{os.path.relpath(name, job.folder)}"
-    return f"hub:{name}"
 
 
 def epochs(value: Any) -> float:
@@ -215,22 +208,23 @@ def _write_split(job: Job, train: Rows, kept: float, key: str, length: Mapping[s
 
 
 def _write(job: Job, role: str, rows: Rows, split: str, length: Mapping[str, Any]) -> None:
-    table = {"source": rows.source, "split": split, "format": rows.shape.format, **rows.shape.options, **length}
+    table = {
+        "source": rows.source,
+        **rows.pinned,
+        "split": split,
+        "format": rows.shape.format,
+        **rows.shape.options,
+        **length,
+    }
     for name, value in table.items():
         job.put(f"data.{role}.{name}", value, rows.key)
 
 
 def check_source(job: Job, key: str, source: str, path: tuple[str | int, ...] = ()) -> None:
-    """Say what of a source cannot be read as it is."""
-    from recipe_engine.model import DataTable
-    from recipe_engine.options import fields_of
-
+    """Say of a file that its rows cannot be read as they are."""
     suffix = Path(source).suffix
-    if source.startswith("file:") and suffix in DATA_FILES and suffix != ".jsonl":
+    if source.startswith("file:") and suffix in _UNREAD:
         job.lose(key, f"{suffix} is not read: write one JSON object a line", path)
-    reads_hub = any(field.name == "revision" for field in fields_of(DataTable))
-    if source.startswith("hub:") and not reads_hub:
-        job.lose(key, "data sets of the Hub are not read: save it as a file with one JSON object a line", path)
 
 
 def look(job: Job, key: str, source: str) -> RowShape:

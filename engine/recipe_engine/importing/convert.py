@@ -13,6 +13,8 @@ from recipe_engine.document import parse
 from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.importing.job import Job, Lost, Peer
 from recipe_engine.importing.yaml_tree import read_yaml
+from recipe_engine.model import name_from
+from recipe_engine.rewrite import formatted
 from recipe_engine.toml_text import to_toml
 from recipe_engine.validate import validate
 
@@ -67,8 +69,11 @@ def import_config(peer: str, file: str, catalogue: Catalogue, folder: Path) -> I
 
 def _tree(job: Job, name: str) -> dict[str, Any]:
     """The tables in the order in which people read them."""
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "imported"
-    top = {"version": 1, "name": cleaned, **{key: value for key, value in job.recipe.items() if key not in _ORDER}}
+    top = {
+        "version": 1,
+        "name": name_from(name) or "imported",
+        **{key: value for key, value in job.recipe.items() if key not in _ORDER},
+    }
     job.recipe.setdefault("push", {}).setdefault("folder", {})
     return top | {key: job.recipe[key] for key in _ORDER if key in job.recipe}
 
@@ -128,7 +133,8 @@ def _text(tree: dict[str, Any], lost: tuple[Lost, ...], peer: Peer, file: str) -
     if lost:
         lines.append(f"# What {_printable(Path(file).name)} says besides, and this recipe does not:")
         lines += [f"#   {described(item)}" for item in lost]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    text = "\n".join(lines).rstrip("\n") + "\n"
+    return formatted(parse(text.encode(), _FILE, syntax="toml")).decode()
 
 
 def described(item: Lost) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recipe_engine.importing import common
 from recipe_engine.importing.common import Rows
 from recipe_engine.importing.job import Job, Peer, flag, number, text, whole, words
+from recipe_engine.methods.sources.references import reference_of
 from recipe_engine.rowshape import RowShape, instruction
 
 _INFO = "dataset_info.json"
@@ -98,7 +100,7 @@ def _data(job: Job) -> None:
     test = _named(job, "eval_dataset", folder) if job.given("eval_dataset") else None
     rows = job.get("max_samples", whole)
     if train and rows and not job.get("val_size", common.share):
-        train = Rows(key=train.key, source=train.source, shape=train.shape, split=f"train[:{rows}]")
+        train = replace(train, split=f"{train.split}[:{rows}]")
     elif rows:
         job.lose("max_samples", "it cannot be joined with val_size: write the splits by hand")
     length = {"max_length": job.get("cutoff_len", whole), "overlong": "truncate"}
@@ -117,9 +119,11 @@ def _named(job: Job, key: str, folder: Path) -> Rows | None:
         return None
     name = info.get("file_name") or info.get("hf_hub_url") or f"{names[0]}.json"
     local = "hf_hub_url" not in info or "file_name" in info
-    source = common.reference(job, str(folder / str(name)) if local else str(name))
+    source = reference_of(str(folder / str(name)) if local else str(name), job.folder)
     common.check_source(job, key, source)
-    return Rows(key=key, source=source, shape=_shape(job, key, info), split=str(info.get("split", "train")))
+    pinned: dict[str, str | None] = {name: str(info[name]) for name in ("subset", "revision") if name in info}
+    split = str(info.get("split", "train"))
+    return Rows(key=key, source=source, shape=_shape(job, key, info), split=split, pinned=pinned)
 
 
 def _described(job: Job, key: str, folder: Path, name: str) -> dict[str, Any] | None:

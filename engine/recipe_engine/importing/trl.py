@@ -8,6 +8,7 @@ from typing import Any
 from recipe_engine.importing import common
 from recipe_engine.importing.common import Rows
 from recipe_engine.importing.job import Job, Peer, anything, flag, number, text, whole, words
+from recipe_engine.methods.sources.references import reference_of
 from recipe_engine.rowshape import RowShape
 
 _SETTINGS = (
@@ -83,7 +84,8 @@ def _data(job: Job) -> None:
     shape = common.look(job, key, source)
     if field is not None and shape.format == "text" and field != "text":
         shape = RowShape("text", {"field": field}, (field,))
-    train = Rows(key=key, source=source, shape=shape, split=job.get("dataset_train_split", text) or "train")
+    split, subset = job.get("dataset_train_split", text) or "train", job.get("dataset_config", text)
+    train = Rows(key=key, source=source, shape=shape, split=split, pinned={"subset": subset})
     measured = job.get("eval_strategy", text) not in (None, "no")
     test = replace(train, split=job.get("dataset_test_split", text) or "test") if measured else None
     if test and source.startswith("file:"):
@@ -116,7 +118,7 @@ def _source(job: Job, key: str) -> str | None:
         if name is None:
             job.problem((key,), "dataset_name is missing: it names the rows to train on.")
         return None
-    source = common.reference(job, found)
+    source = reference_of(found, job.folder)
     common.check_source(job, key, source)
     return source
 

@@ -396,3 +396,10 @@ def test_the_defaults_of_the_other_program_are_written_out(folder: Path) -> None
         "schedule": "linear",
     }
     assert found["load"]["full"]["dtype"] == "bfloat16"
+
+
+def test_a_configuration_and_a_revision_of_a_hubs_data_set_arrive(folder: Path) -> None:
+    rows = "datasets:\n- path: x/y\n  name: en\n  revision: abc\n  type: completion\n  field: body\n"
+    found = tree("axolotl", "base_model: a/b\n" + rows, folder)["data"]["train"]
+    expected = {"source": "hub:x/y", "subset": "en", "revision": "abc", "format": "text", "field": "body"}
+    assert found.items() >= expected.items()

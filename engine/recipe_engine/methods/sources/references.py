@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+_SCHEMES = ("file:", "hub:", "wheel:")
+_DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gguf")
 # What the Hub takes as the name of a model.
 _HUB = re.compile(r"(?!.*(?:--|\.\.|\.git$))(?:\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 _WHEEL = re.compile(
@@ -59,3 +63,19 @@ def check_file(name: str) -> str:
 def check_hub(name: str) -> str:
     """What is wrong with the reference, ``""`` where nothing is."""
     return "" if _HUB.fullmatch(name) else f'"hub:{name}" is not owner/name'
+
+
+def reference_of(name: str, folder: Path) -> str:
+    """The reference that somebody means who writes a path, or the name of a repository of the Hub.
+
+    Args:
+        name: relative to the current folder where it is a path; a reference stays as it is.
+        folder: of the recipe, which relative paths in it start from.
+    """
+    if name.startswith(_SCHEMES):
+        return name
+    if name.startswith(("/", "~")):
+        return f"file:{name}"
+    if name.startswith(("./", "../")) or Path(name).suffix in _DATA_FILES or os.path.lexists(name.partition("\0")[0]):
+        return f"file:{os.path.relpath(name, folder)}"
+    return f"hub:{name}"
