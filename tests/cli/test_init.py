@@ -141,10 +141,21 @@ def at_terminal(folder: Path, answers: bytes, last: bytes) -> tuple[int, str]:
     while b"Method (" not in shown:
         shown += os.read(ours, 1000)
     os.write(ours, last)
-    status = process.wait(60)
+    status = _ended(process, ours, last)
     shown += os.read(ours, 100_000)
     os.close(ours)
     return status, shown.decode()
+
+
+def _ended(process: subprocess.Popen[bytes], terminal: int, key: bytes) -> int:
+    """The exit status. A key that arrives just before the line is read is lost to readline: it is typed again."""
+    for _ in range(10):
+        try:
+            return process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.write(terminal, key)
+    process.kill()
+    return process.wait()
 
 
 def _own_terminal() -> None:
