@@ -135,9 +135,9 @@ class Answers:
             "seed": settings.seed,
             "artifacts": self._artifacts,
         }
-        done = self._session.ask(command, lambda event: write(event["text"]))
-        # The signals were for this answer: the next one is stopped by its own first.
+        # Signals so far were for other answers, or came between them: this one is stopped by its own first.
         self._interrupts.count = 0
+        done = self._session.ask(command, lambda event: write(event["text"]))
         return not done["stopped"]
 
     def _node(self, *, base: bool) -> str:

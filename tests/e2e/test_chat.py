@@ -89,6 +89,37 @@ def test_at_a_terminal_ctrl_d_ends_and_ctrl_c_does_when_it_comes_twice(finished:
         os.close(ours)
 
 
+@pytest.mark.slow
+def test_ctrl_c_between_answers_does_not_count_against_the_next(finished: Workspace) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "chat", "--max-new-tokens", "450"],
+        cwd=finished.folder,
+        env=finished.environment() | {"TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_own_terminal,  # noqa: PLW1509 -- the child does nothing else
+    )
+    os.close(theirs)
+    shown = b""
+    # What the terminal shows, and the keys that are then pressed.
+    for wanted, keys in (
+        (b"> ", b"\x03"),
+        (b"> ", b"Count!\n"),
+        (b"Count!\r\n", b""),
+        (b"*", b"\x03"),
+        (b"> ", b"\x04"),
+    ):
+        while wanted not in shown:
+            shown += os.read(ours, 1000)
+        shown = shown.partition(wanted)[2]
+        os.write(ours, keys)
+    assert process.wait(30) == 0
+    os.close(ours)
+
+
 def _own_terminal() -> None:
     import fcntl
     import termios
