@@ -263,3 +263,22 @@ def test_what_a_run_keeps_gives_the_same_recipe_elsewhere(here: Path, monkeypatc
         one, other = before.to_table(), after.to_table()
         one["model"].pop("base"), other["model"].pop("base")
         assert one == other
+
+
+def test_what_is_no_table_is_left_to_the_validation(here: Path) -> None:
+    write(here / "deep/base.toml", BASE.replace('[model]\nbase = "file:model"', "model = 3"))
+    write(here / "r.toml", 'extends = "deep/base.toml"\nname = "r"\n')
+    assert refusal("r.toml")[0].startswith("deep/base.toml:6:9: model: expected a table, found 3")
+
+
+def test_the_base_of_a_base_is_named_from_the_recipe_that_extends_it(here: Path) -> None:
+    write(here / "top.toml", ON_TOP)
+    write(here / "deep/r.toml", 'extends = "../top.toml"\nname = "r"\n')
+    found = recipe("deep/r.toml")
+    assert found.to_table()["model"]["base"] == {"recipe": "../base.toml"}
+    assert [part.name for part in found.lineage()] == ["base", "r"]
+
+
+def test_a_plugin_that_is_no_text_is_a_mistake(here: Path) -> None:
+    write(here / "r.toml", 'extends = "base.toml"\nname = "r"\nplugins = [3]\n')
+    assert refusal("r.toml")[0].startswith("r.toml:3:12: plugins[0]: expected a string, found 3")
