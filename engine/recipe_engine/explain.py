@@ -14,7 +14,7 @@ from recipe_engine.descriptors import STAGES
 from recipe_engine.errors import InvalidArguments
 from recipe_engine.model import ContainerTable, DataTable, ModelTable, TopTable
 from recipe_engine.options import Option, OptionField, fields_of, is_literal, members
-from recipe_engine.validate import did_you_mean
+from recipe_engine.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.options import non_default, to_table
+from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,13 +148,14 @@ class _Part:
     def trained(self, *, evaluated: bool) -> list[Node]:
         """From the base model to the trained one; with the evaluations of both, or without."""
         recipe, nodes = self._recipe, []
+        model = ""
         if recipe.load is not None:
             nodes.append(self._stage(recipe.load, "load", source="model"))
             nodes += self._extension()
             nodes += self._attached(nodes[-1].id)
-            nodes += self._evaluations("base", nodes[-1].id) if evaluated else []
+            model = nodes[-1].id
+            nodes += self._evaluations("base", model) if evaluated else []
         if recipe.adapt is not None:
-            model = nodes[-1 - (len(recipe.evaluate) if evaluated else 0)].id
             inputs = {"model": model} | ({"tokenizer": "tokenizer"} if self._extended else {})
             nodes.append(self._stage(recipe.adapt, "adapt", inputs=inputs, consumes=True))
         if recipe.train is not None:
@@ -220,7 +222,7 @@ class _Part:
             source=f"{self._prefix}data.{data.name}",
             inputs={"tokenizer": "tokenizer"},
             revision=registered.descriptor.revision,
-            packages=_TOKENIZER_PACKAGES,
+            packages=(*_TOKENIZER_PACKAGES, *reading_packages(data.table.source)),
             **_plugin(registered),
         )
 

@@ -172,11 +172,14 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
 
 def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     before: dict[str, StageTable] = {}
+    base = {"base": draft.base} if draft.base else {}
     for table in draft.stages:
-        chosen = {stage: earlier.options for stage, earlier in before.items()}
+        chosen = {stage: earlier.options for stage, earlier in before.items()} | base
         for key, message, other in _method(table, catalogue).clashes(table.options, chosen):
             stage, _, other_key = other.partition(".")
-            there = (stage, before[stage].instance, *([other_key] if other_key else []))
+            there: KeyPath = ("model", "base")
+            if stage != "base":
+                there = (stage, before[stage].instance, *([other_key] if other_key else []))
             yield Finding((table.stage, table.instance, *([key] if key else [])), message, "", there)
         if table.stage in SINGLE_STAGES:
             before[table.stage] = table

@@ -35,8 +35,8 @@ SURFACE = {
 
 
 TRAINING = """
-    IGNORE Pair Plan ResultWriter Row Usage borrowed collate end_tokens greedy load_result open_tokenizer plan_batches
-    read_pairs read_rows
+    IGNORE Decoding Pair Plan ResultWriter Row Usage borrowed collate end_tokens greedy load_result open_tokenizer
+    plan_batches read_pairs read_rows
 """
 PUBLIC_MODULES = [
     "hookmark",

@@ -240,6 +240,8 @@ def test_problems_of_both_recipes_are_told(here: Path) -> None:
         (BASE.replace("threads = 1", "threads = 2"), ON_TOP, "base.toml says threads = 2 and this recipe 1"),
         (BASE.replace('"base"', '"top"'), ON_TOP, "have one name. Rename one"),
         (BASE, ON_TOP + "[push.folder]\n", "the adapter of this recipe works on top of that of its base only"),
+        (BASE, ON_TOP.replace("[adapt.lora]", "[adapt.lora]\ndora = true"), "do not work on top of another recipe's"),
+        (BASE, ON_TOP.replace("[adapt.lora]", "[adapt.full]"), "model.base gives a model with adapters"),
         (BASE, ON_TOP.replace("{ recipe", "{ recipes"), "model.base.recipes: unknown key. Did you mean recipe?"),
     ],
 )

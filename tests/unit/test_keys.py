@@ -278,3 +278,19 @@ def test_differences_in_words() -> None:
         "revision 1 -> 2",
     ]
     assert list(differences(old, old)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "read_by"),
+    [
+        ("file:e.jsonl", False),
+        ("file:e.csv", False),
+        ("file:e.parquet", True),
+        ("file:e.json", True),
+        ("hub:a/b", True),
+    ],
+)
+def test_the_library_that_reads_the_rows_is_in_the_key_where_one_does(source: str, read_by: bool) -> None:
+    text = LOAD + f'[data.eval]\nsource = "{source}"\nformat = "chat"\n[evaluate.perplexity]\n'
+    nodes = {node.id: node for node in build_graph(recipe_with(text, builtins()), builtins())}
+    assert ("datasets" in nodes["prepare.eval"].packages) == read_by

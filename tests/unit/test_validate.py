@@ -23,7 +23,8 @@ from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods.options import FormatChat, LoadFull
 from recipe_engine.options import option
 from recipe_engine.plugins import Catalogue, load_catalogue
-from recipe_engine.validate import show, validate
+from recipe_engine.validate import validate
+from recipe_engine.wording import show
 
 if TYPE_CHECKING:
     from tests.conftest import Golden

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import StageFailed
-from recipe_engine.methods.fits import Layers, lora_fits
+from recipe_engine.methods.fits import ON_TOP, Layers, lora_fits
 from recipe_engine.training.adapters import (
     ADAPTER,
     load_adapter_weights,
@@ -63,7 +63,7 @@ def _with_adapter(request: StageRequest) -> Any:
     below = list(model.peft_config) if isinstance(model, PeftModel) else []
     if below and options.is_more_than_adapters:
         raise StageFailed(
-            f"{request.node}: bias, modules_to_save, dora and init do not work on top of another recipe's adapter.",
+            f"{request.node}: {ON_TOP}.",
             "Export that recipe merged, and start from the folder.",
         )
     if below:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
-from recipe_engine.training.generation import greedy
+from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, end_tokens, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer
@@ -74,9 +74,8 @@ def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[st
         request.inputs.model,
         _tokenizer(request),
         [row.prompt_ids for row in rows],
-        max_new_tokens=request.options.max_new_tokens,
+        Decoding(max_new_tokens=request.options.max_new_tokens, stops=end_tokens(rows)),
         batch_size=batch_size,
-        stops=end_tokens(rows),
         progress=lambda done, total: request.reporter.progress(done, total, "rows"),
     )
     stripped = [answer.strip() for answer in answers]

@@ -78,6 +78,8 @@ def lora_fits(options: AdaptLora, layers: Layers) -> Iterator[tuple[str, str, st
 def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """Options of ``adapt.lora`` that the way in which the model is loaded forbids."""
     load, found = before.get("load"), []
+    if "base" in before and options.is_more_than_adapters:
+        found.append(("", ON_TOP, "base"))
     if options.changes_base and isinstance(load, LoadNf4 | LoadInt8):
         found.append(("init", f"{options.init} changes the weights that it starts from; quantized ones stay", "load"))
     if options.dora and isinstance(load, LoadInt8):
@@ -114,6 +116,7 @@ def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str,
     return []
 
 
+ON_TOP = "bias, modules_to_save, dora, init and new_tokens do not work on top of another recipe's adapter"
 _NEEDS_FLOAT32 = (
     "it trains weights of the model itself, which need float32 to take small updates: load with {key} = "
     '"float32", and set mixed_precision = "bf16" in the training for its speed'

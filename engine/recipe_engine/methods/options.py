@@ -88,7 +88,8 @@ class AdaptLora:
     @property
     def is_more_than_adapters(self) -> bool:
         """Whether it reads or changes weights of the model itself."""
-        return self.dora or self.bias != "none" or self.modules_to_save is not None or self.changes_base
+        whole = self.modules_to_save is not None or self.new_tokens is not None
+        return self.dora or self.bias != "none" or whole or self.changes_base
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""

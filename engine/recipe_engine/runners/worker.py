@@ -7,28 +7,25 @@ import json
 import os
 import queue
 import random
-import re
 import signal
 import sys
 import threading
 import time
-import traceback
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from recipe_engine.contract import Inputs, ResolvedSource, SourceFile, StageRequest, StageResult
-from recipe_engine.errors import Interrupted, RecipeError, StageFailed
+from recipe_engine.errors import StageFailed
 from recipe_engine.lazy import check_symbols, load_symbol
 from recipe_engine.methods.bars import bars_reported
 from recipe_engine.model import build_data_set
 from recipe_engine.options import build
 from recipe_engine.plugins import Catalogue, load_catalogue
-from recipe_registry import RegistryError, StoreNotWritable
-from recipe_registry.errors import WRITE_HINTS
+from recipe_engine.runners.failures import bugs_explained, failures_reported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _SECONDS_BETWEEN_PROGRESS = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -118,6 +115,7 @@ class Worker:
         self._live: dict[str, Any] = {}
         self._artifacts: dict[str, Path] = {}
         self._tokenizer: Any = None
+        self._ends: dict[str, tuple[int, ...]] = {}
 
     def run(self, command: Mapping[str, Any]) -> None:
         """Run one node and answer ``done``; whatever goes wrong is raised."""
@@ -128,7 +126,7 @@ class Worker:
         if method is not None:
             check_symbols(method.descriptor.requires)
         request = self._request(node, Path(command["output"]), Path(command["work"]))
-        with bars_reported(request.reporter), _bugs_named(self._author(node)):
+        with bars_reported(request.reporter), bugs_explained(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
             self._live[node["id"]] = result.live
@@ -152,7 +150,7 @@ class Worker:
 
     def generate(self, command: Mapping[str, Any]) -> None:
         """Answer a conversation with the model of a node, piece by piece; a stop ends the answer, not the worker."""
-        from recipe_engine.training.rows import end_tokens, read_rows
+        from recipe_engine.training.generation import Decoding
         from recipe_engine.training.streaming import stream
         from recipe_engine.training.tokenizer import open_tokenizer
 
@@ -164,18 +162,22 @@ class Worker:
         seed_everything(command["seed"])
         self._channel.asks_for_stop = True
         stopped = self._channel.stopping.is_set
-        pieces = stream(
-            model,
-            self._tokenizer,
-            prompt,
+        decoding = Decoding(
             max_new_tokens=command["max_new_tokens"],
             temperature=command["temperature"],
-            stops=end_tokens(read_rows(self._artifacts[command["format_node"]])),
-            stopped=stopped,
+            stops=self._stops(command["format_node"]),
         )
-        for text in pieces:
+        for text in stream(model, self._tokenizer, prompt, decoding, stopped):
             self._channel.send("text", text=text)
         self._channel.send("done", node=command["node"], metrics={}, facts={}, references=[], stopped=stopped())
+
+    def _stops(self, prepare_node: str) -> tuple[int, ...]:
+        """The tokens that end an answer in the data of that node; the rows are read once."""
+        from recipe_engine.training.rows import end_tokens, read_rows
+
+        if prepare_node not in self._ends:
+            self._ends[prepare_node] = end_tokens(read_rows(self._artifacts[prepare_node]))
+        return self._ends[prepare_node]
 
     def _prompt(self, prepare_node: str, messages: Sequence[Mapping[str, str]], tokenizer: Any) -> str:
         node = self._nodes[prepare_node]
@@ -216,7 +218,7 @@ class Worker:
             artifact = self._artifacts[node_id]
             node = self._nodes[node_id]
             request = self._request(node, artifact, artifact)
-            with _bugs_named(self._author(node)):
+            with bugs_explained(self._author(node)):
                 self._live[node_id] = self._code(node).restore(request, artifact)
         return self._live.pop(node_id) if consume else self._live[node_id]
 
@@ -264,7 +266,7 @@ def main() -> None:
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, sink)
-    with _failures_reported(channel):
+    with failures_reported(channel):
         begin = channel.commands.get()
         catalogue = load_catalogue(files=[Path(file) for file in begin["plugins"]])
         worker = Worker(begin, catalogue, channel)
@@ -274,56 +276,6 @@ def main() -> None:
                 worker.generate(command)
             else:
                 worker.run(command)
-
-
-@contextmanager
-def _bugs_named(author: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if hasattr(error, "exit_code"):
-            raise
-        raise _explain(error, author) from error
-
-
-@contextmanager
-def _failures_reported(channel: Channel) -> Iterator[None]:
-    """Tell the engine what ended the worker, in its own terms where it is not a bug."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        failure: Exception = Interrupted("stopped.")
-    except RecipeError as error:
-        failure = error
-    except Exception as error:  # noqa: BLE001 -- the traceback travels to the engine, which prints it
-        failure = _explain(error)
-    content = {"error": type(failure).__name__, "message": str(failure), "hint": ""}
-    if isinstance(failure, RecipeError | RegistryError):
-        content |= {"message": failure.message, "hint": failure.hint}
-    channel.send("failed", **content, traceback=getattr(failure, "traceback", ""))
-
-
-def _explain(error: Exception, author: str = "the engine") -> Exception:
-    exit_code = getattr(error, "exit_code", None)
-    if exit_code is not None:  # the registry's errors
-        return error
-    if (unwritable := _unwritable(error)) is not None:
-        return unwritable
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return StageFailed("The memory is used up.", "Lower micro_batch_size or max_length, or load in nf4.")
-    failure = StageFailed(f"{type(error).__name__}: {error}", f"This is a bug of {author}, not of the recipe.")
-    failure.traceback = traceback.format_exc()  # type: ignore[attr-defined]
-    return failure
-
-
-def _unwritable(error: Exception) -> Exception | None:
-    """A full or read-only disk is no bug of the method. Libraries in Rust tell of it in words only."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    if number not in WRITE_HINTS:
-        return None
-    path = getattr(error, "filename", None) or "The registry"
-    return StoreNotWritable(f"{path} cannot be written: {os.strerror(number).lower()}.", WRITE_HINTS[number])
 
 
 def _source(content: Mapping[str, Any]) -> ResolvedSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.training.batches import by_length
@@ -12,15 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-def greedy(  # noqa: PLR0913 -- keywords all, and none of them is part of another
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How answers are written.
+
+    Attributes:
+        max_new_tokens: where an answer is cut.
+        temperature: 0 for the most likely answer, more for a random one.
+        stops: tokens that end an answer, besides those that tokenizer and model name.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    stops: tuple[int, ...] = ()
+
+
+def greedy(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
     batch_size: int,
     progress: Callable[[int, int], None],
-    stops: Sequence[int] = (),
 ) -> list[str]:
     """The most likely continuation of each prompt, up to the end-of-sequence token.
 
@@ -28,10 +43,9 @@ def greedy(  # noqa: PLR0913 -- keywords all, and none of them is part of anothe
         model: a causal language model; it is left as it was.
         tokenizer: its tokenizer.
         prompts: token ids of each prompt.
-        max_new_tokens: where an answer is cut.
+        decoding: how; its temperature is 0.
         batch_size: prompts that are continued at once, padded on the left.
         progress: called with the finished and all prompts.
-        stops: tokens that end an answer, besides those that tokenizer and model name.
 
     Returns:
         The answers as text, without special tokens, in the order of the prompts.
@@ -40,7 +54,7 @@ def greedy(  # noqa: PLR0913 -- keywords all, and none of them is part of anothe
 
     answers = [""] * len(prompts)
     done = 0
-    config = generation_config(model, tokenizer, max_new_tokens, stops=stops)
+    config = generation_config(model, tokenizer, decoding)
     with answering(model), torch.no_grad():
         for positions in by_length(prompts, batch_size):
             batch = _left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
@@ -72,22 +86,21 @@ def answering(model: Any) -> Iterator[None]:
         language_model.generation_config = own
 
 
-def generation_config(
-    model: Any, tokenizer: Any, max_new_tokens: int, temperature: float = 0.0, stops: Sequence[int] = ()
-) -> Any:
+def generation_config(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
     """Greedy decoding, or sampling from the whole distribution at a temperature; nothing of the model's own defaults.
 
-    Generation stops at the tokenizer's end-of-sequence token, at those that the model names, and at ``stops``.
+    Generation stops at the tokenizer's end-of-sequence token, at those that the model names, and at ``decoding.stops``.
     """
     from transformers import GenerationConfig
 
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
-    ends = sorted({tokenizer.eos_token_id, *stops, *(token for token in named if token is not None)})
+    ends = sorted({tokenizer.eos_token_id, *decoding.stops, *(token for token in named if token is not None)})
+    temperature = decoding.temperature
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     return GenerationConfig(
         **({"do_sample": False} | sampling),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=decoding.max_new_tokens,
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=ends,

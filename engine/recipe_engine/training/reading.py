@@ -45,6 +45,12 @@ class RawRows:
         return f"{self.name}:{number}:1" if self.numbered_by_line else self.name
 
 
+def reading_packages(reference: str) -> tuple[str, ...]:
+    """The packages whose versions can change what rows a source has: none for lines of JSON and for CSV."""
+    by_library = reference.startswith("hub:") or Path(reference).suffix.lower() in (".json", ".parquet")
+    return ("datasets",) if by_library else ()
+
+
 def read_source(source: ResolvedSource, table: DataTable) -> RawRows:
     """The rows of the split that the table names.
 

@@ -110,6 +110,6 @@ def read_pairs(folder: Path) -> list[Pair]:
     return [Pair(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
 
 
-def end_tokens(rows: Iterable[Row]) -> list[int]:
+def end_tokens(rows: Iterable[Row]) -> tuple[int, ...]:
     """The tokens that answers end with, sorted: whoever generates stops at them."""
-    return sorted({row.input_ids[-1] for row in rows if row.supervised[-1]})
+    return tuple(sorted({row.input_ids[-1] for row in rows if row.supervised[-1]}))

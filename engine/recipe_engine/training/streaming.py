@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.generation import answering, generation_config
+from recipe_engine.training.generation import Decoding, answering, generation_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 THREAD = "answer"
 """Name of the thread that writes."""
@@ -20,15 +21,8 @@ def never() -> bool:
     return False
 
 
-def stream(  # noqa: PLR0913 -- keywords all, and none of them is part of another
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    stops: Sequence[int] = (),
-    stopped: Callable[[], bool] = never,
+def stream(
+    model: Any, tokenizer: Any, prompt: str, decoding: Decoding, stopped: Callable[[], bool] = never
 ) -> Iterator[str]:
     """Continue a prompt. An iterator that is closed early ends the answer, and its thread, within a token.
 
@@ -36,9 +30,7 @@ def stream(  # noqa: PLR0913 -- keywords all, and none of them is part of anothe
         model: a causal language model; it is left as it was.
         tokenizer: its tokenizer.
         prompt: the whole text that the model sees.
-        max_new_tokens: where the answer is cut; where the model can read no more is another such place.
-        temperature: 0 for the most likely answer, more for a random one.
-        stops: tokens that end an answer, besides those that tokenizer and model name.
+        decoding: how; the answer is cut where the model can read no more, too.
         stopped: asked after each token; true ends the answer there.
 
     Raises:
@@ -48,9 +40,9 @@ def stream(  # noqa: PLR0913 -- keywords all, and none of them is part of anothe
     from transformers import StoppingCriteriaList, TextIteratorStreamer
 
     batch = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
-    room = _room(model, batch["input_ids"].shape[1], max_new_tokens)
+    room = _room(model, batch["input_ids"].shape[1], decoding.max_new_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    config = generation_config(model, tokenizer, room, temperature, stops)
+    config = generation_config(model, tokenizer, replace(decoding, max_new_tokens=room))
     failures: list[Exception] = []
     closed = Event()
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from recipe_engine.methods.adapt_lora import AdaptLora
 from recipe_engine.methods.options import AdaptLora as LoraOptions
 from recipe_engine.training.batches import collate
-from recipe_engine.training.generation import greedy
+from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.loss import label_loss, mean_loss
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def evaluate(model: Any, folder: Path, rows: list[Row]) -> None:
     loss(model, rows)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [row.prompt_ids for row in rows[:3]]
-    greedy(model, tokenizer, prompts, max_new_tokens=4, batch_size=3, progress=lambda _done, _total: None)
+    greedy(model, tokenizer, prompts, Decoding(max_new_tokens=4), batch_size=3, progress=lambda _done, _total: None)
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:

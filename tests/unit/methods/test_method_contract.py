@@ -20,7 +20,7 @@ from recipe_engine.methods import options
 from recipe_engine.methods.answers import read_answers
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.training.batches import collate
-from recipe_engine.training.generation import greedy
+from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.options import TrainSft
 from recipe_engine.training.rows import read_rows, write_rows
 
@@ -267,7 +267,7 @@ def test_exact_match_by_hand(tmp_path: Path, bases: dict[str, Path], data: dict[
         model,
         open_tokenizer(bases["llama"]),
         [row.prompt_ids for row in rows],
-        max_new_tokens=6,
+        Decoding(max_new_tokens=6),
         batch_size=1,
         progress=lambda _done, _total: None,
     )

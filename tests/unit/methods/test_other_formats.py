@@ -61,7 +61,7 @@ def test_nothing_of_a_prompt_is_learned(tmp_path: Path, tokenizer: Any) -> None:
     assert tokenizer.decode(first.input_ids) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert not any(first.supervised)
     assert (first.prompt_length, first.question, second.question) == (len(first.input_ids), "Hi", "Ho")
-    assert end_tokens([first]) == []
+    assert end_tokens([first]) == ()
 
 
 def test_a_pair_is_two_answers_to_one_prompt(tmp_path: Path, tokenizer: Any) -> None:

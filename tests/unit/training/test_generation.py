@@ -12,7 +12,7 @@ from tests import tiny
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.generation import generation_config, greedy
+from recipe_engine.training.generation import Decoding, generation_config, greedy
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, read_rows
 from recipe_engine.training.streaming import THREAD, stream
@@ -26,7 +26,8 @@ def nothing(_done: int, _total: int) -> None:
 
 def answers(model: Any, tokenizer: Any, *, batch_size: int, max_new_tokens: int = 12) -> list[str]:
     prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROMPTS]
-    return greedy(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=nothing)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    return greedy(model, tokenizer, prompts, decoding, batch_size=batch_size, progress=nothing)
 
 
 def by_hand(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> list[int]:
@@ -86,7 +87,7 @@ def test_answers_stop_at_tokens_that_the_model_names_besides(llama: Path, tokeni
     model = tiny.load_model(llama)
     written = by_hand(model, tokenizer, PROMPTS[0], 12)
     model.generation_config.eos_token_id = [written[3], 5]
-    assert generation_config(model, tokenizer, 9).eos_token_id == sorted({297, written[3], 5})
+    assert generation_config(model, tokenizer, Decoding(max_new_tokens=9)).eos_token_id == sorted({297, written[3], 5})
     stop = written.index(written[3]) + 1
     assert answers(model, tokenizer, batch_size=1)[0] == tokenizer.decode(written[:stop])
 
@@ -107,7 +108,7 @@ def test_the_answers_do_not_follow_the_defaults_of_the_model(llama: Path, tokeni
         repetition_penalty=3.0,
     )
     assert answers(model, tokenizer, batch_size=4) == expected
-    assert "".join(stream(model, tokenizer, PROMPTS[1], max_new_tokens=12, temperature=0.0)) == expected[1]
+    assert "".join(stream(model, tokenizer, PROMPTS[1], Decoding(max_new_tokens=12))) == expected[1]
     assert model.generation_config is own
 
 
@@ -117,7 +118,7 @@ def test_progress_counts_prompts(llama: Path, tokenizer: Any) -> None:
         tiny.load_model(llama),
         tokenizer,
         [[1, 2], [3], [4, 5, 6]],
-        max_new_tokens=1,
+        Decoding(max_new_tokens=1),
         batch_size=2,
         progress=lambda done, total: calls.append((done, total)),
     )
@@ -127,7 +128,7 @@ def test_progress_counts_prompts(llama: Path, tokenizer: Any) -> None:
 def test_a_stream_says_what_greedy_says(model: Any, tokenizer: Any) -> None:
     expected = answers(model, tokenizer, batch_size=1)
     for prompt, answer in zip(PROMPTS, expected, strict=True):
-        assert "".join(stream(model, tokenizer, prompt, max_new_tokens=12, temperature=0.0)) == answer
+        assert "".join(stream(model, tokenizer, prompt, Decoding(max_new_tokens=12))) == answer
 
 
 def test_a_warm_stream_follows_the_seed(llama: Path, tokenizer: Any) -> None:
@@ -135,7 +136,7 @@ def test_a_warm_stream_follows_the_seed(llama: Path, tokenizer: Any) -> None:
 
     def said(seed: int) -> str:
         torch.manual_seed(seed)
-        return "".join(stream(model, tokenizer, "Tell me", max_new_tokens=12, temperature=2.0))
+        return "".join(stream(model, tokenizer, "Tell me", Decoding(max_new_tokens=12, temperature=2.0)))
 
     assert said(1) == said(1)
     assert said(1) != said(2)
@@ -143,11 +144,9 @@ def test_a_warm_stream_follows_the_seed(llama: Path, tokenizer: Any) -> None:
 
 def test_a_stream_that_is_stopped_ends_there(llama: Path, tokenizer: Any) -> None:
     model = tiny.load_model(llama)
-    whole = "".join(stream(model, tokenizer, PROMPTS[1], max_new_tokens=40, temperature=0.0))
+    whole = "".join(stream(model, tokenizer, PROMPTS[1], Decoding(max_new_tokens=40)))
     asked = iter(range(100))
-    said = "".join(
-        stream(model, tokenizer, PROMPTS[1], max_new_tokens=40, temperature=0.0, stopped=lambda: next(asked) >= 5)
-    )
+    said = "".join(stream(model, tokenizer, PROMPTS[1], Decoding(max_new_tokens=40), stopped=lambda: next(asked) >= 5))
     assert whole.startswith(said)
     assert said != whole
     assert next(asked) == 6  # tokens
@@ -156,7 +155,7 @@ def test_a_stream_that_is_stopped_ends_there(llama: Path, tokenizer: Any) -> Non
 def test_a_stream_that_is_closed_leaves_no_thread_and_the_model_as_it_was(llama: Path, tokenizer: Any) -> None:
     model = tiny.load_model(llama)
     before = tiny.model_state(model)
-    pieces = stream(model, tokenizer, PROMPTS[1], max_new_tokens=400, temperature=0.0)
+    pieces = stream(model, tokenizer, PROMPTS[1], Decoding(max_new_tokens=400))
     next(pieces)
     assert THREAD in {thread.name for thread in threading.enumerate()}
     pieces.close()  # type: ignore[attr-defined]
@@ -169,16 +168,16 @@ def test_a_stream_ends_where_the_model_can_read_no_more(llama: Path, tokenizer: 
     long = "a" * (tiny.POSITIONS - 3)
     ids = tokenizer(long, add_special_tokens=False)["input_ids"]
     assert len(ids) == tiny.POSITIONS - 3
-    assert list(stream(model, tokenizer, long, max_new_tokens=40, temperature=0.0))
+    assert list(stream(model, tokenizer, long, Decoding(max_new_tokens=40)))
     with pytest.raises(StageFailed, match="The prompt has 512 tokens, and the model reads 512 at most"):
-        next(stream(model, tokenizer, f"{long}aaa", max_new_tokens=1, temperature=0.0))
+        next(stream(model, tokenizer, f"{long}aaa", Decoding(max_new_tokens=1)))
 
 
 def test_a_failure_in_a_stream_is_raised(llama: Path, tokenizer: Any) -> None:
     model = tiny.load_model(llama)
     model.lm_head = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError):
-        list(stream(model, tokenizer, "Hi", max_new_tokens=2, temperature=0.0))
+        list(stream(model, tokenizer, "Hi", Decoding(max_new_tokens=2)))
 
 
 def fail_while_borrowed(model: Any) -> None:
@@ -197,7 +196,7 @@ def test_a_borrowed_model_comes_back_as_it_was(model: Any, mode: str, tokenizer:
     before = tiny.model_state(model)
     mean_loss(model, rows, 2, tokenizer.pad_token_id, nothing)
     answers(model, tokenizer, batch_size=2)
-    list(stream(model, tokenizer, "Hi", max_new_tokens=3, temperature=0.0))
+    list(stream(model, tokenizer, "Hi", Decoding(max_new_tokens=3)))
     tiny.assert_same_state(tiny.model_state(model), before)
     with pytest.raises(KeyError):
         fail_while_borrowed(model)
