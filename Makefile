@@ -15,7 +15,7 @@ CORE := $(subst $() ,$(COMMA),$(strip $(ENGINE_CORE:%=engine/recipe_engine/%.py)
 MAKEFLAGS += --no-print-directory
 # Two processes, one thread each: tiny models gain nothing from a second thread, and threads that spin cost everybody.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-PARALLEL := --numprocesses=2 --dist=loadfile
+PARALLEL := --numprocesses=2 --dist=worksteal
 PYTEST = $(TEST_ENVIRONMENT) $(BIN)/pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help

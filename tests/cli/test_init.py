@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.terminal import Terminal
 
 from recipe_engine.cli import cli
 from recipe_engine.compose import compose
@@ -125,50 +123,16 @@ def at_terminal(folder: Path, answers: bytes, last: bytes) -> tuple[int, str]:
         answers: what is typed to the questions before that for the method.
         last: what is typed to that one.
     """
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("recipe"), "init"],
-        cwd=folder,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=_own_terminal,  # noqa: PLW1509 -- the child does nothing else
-    )
-    os.close(theirs)
-    os.write(ours, answers)
-    shown = b""
-    while b"Method (" not in shown:
-        shown += os.read(ours, 1000)
-    os.write(ours, last)
-    status = _ended(process, ours, last)
-    shown += os.read(ours, 100_000)
-    os.close(ours)
-    return status, shown.decode()
-
-
-def _ended(process: subprocess.Popen[bytes], terminal: int, key: bytes) -> int:
-    """The exit status. A key that arrives just before the line is read is lost to readline: it is typed again."""
-    for _ in range(10):
-        try:
-            return process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.write(terminal, key)
-    process.kill()
-    return process.wait()
-
-
-def _own_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    with Terminal([Path(sys.executable).with_name("recipe"), "init"], folder) as terminal:
+        terminal.press(answers)
+        terminal.wait_for(b"the least memory")
+        terminal.wait_for(b"Method (")
+        return terminal.ends(last), terminal.shown.decode()
 
 
 def test_a_dialogue(folder: Path) -> None:
     status, shown = at_terminal(folder, b"org/model\npairs.jsonl\n", b"qlora\n")
     assert status == 0, shown
-    assert "the least memory" in shown
     found = recipe()
     assert (found.model.base, found.data["train"].table.source) == ("hub:org/model", "file:pairs.jsonl")
     assert found.load is not None

@@ -42,6 +42,7 @@ learning_rate = 1e-3
 """
 
 
+@pytest.mark.slow
 def test_a_base_is_trained_once_and_what_it_learned_counts(tmp_path: Path) -> None:
     workspace = write_workspace(tmp_path / "w")
     (workspace.folder / "top.toml").write_text(ON_TOP)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
 import subprocess
 from pathlib import Path
@@ -11,11 +9,13 @@ from pathlib import Path
 import pytest
 from tests.e2e.engine import COMMAND, Workspace, write_workspace
 from tests.e2e.test_base_recipes import ON_TOP
+from tests.terminal import Terminal
 
 FEW = ("--max-new-tokens", "8")
 QUESTION = "What comes after 3?"
 
 
+@pytest.mark.slow
 def test_a_piped_conversation_beside_the_base_model(finished: Workspace) -> None:
     lines = [QUESTION, "", "And then?", "/reset", "And then?", "/help", "/nope", "/exit", "never asked"]
     done = finished.recipe("chat", "latest", "--base", *FEW, stdin="\n".join(lines))
@@ -66,65 +66,31 @@ def test_ctrl_c_stops_an_answer_and_the_next_one_is_whole(finished: Workspace) -
 
 @pytest.mark.slow
 def test_at_a_terminal_ctrl_d_ends_and_ctrl_c_does_when_it_comes_twice(finished: Workspace) -> None:
-    for keys, code in ((b"\x04", 0), (b"\x03\x03", 130)):
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [COMMAND, "chat"],
-            cwd=finished.folder,
-            env=finished.environment() | {"TERM": "dumb"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=_own_terminal,  # noqa: PLW1509 -- the child does nothing else
-        )
-        os.close(theirs)
-        shown = b""
-        for key in keys:
-            while b"> " not in shown.rpartition(b"ends")[2]:
-                shown += os.read(ours, 1000)
-            os.write(ours, bytes([key]))
-            shown += b"ends"
-        assert process.wait(30) == code
-        os.close(ours)
+    with Terminal([COMMAND, "chat"], finished.folder, finished.environment()) as terminal:
+        terminal.wait_for(b"> ")
+        assert terminal.ends(b"\x04") == 0
+    with Terminal([COMMAND, "chat"], finished.folder, finished.environment()) as terminal:
+        terminal.wait_for(b"> ")
+        terminal.press(b"\x03")
+        terminal.wait_for(b"Ctrl-C again ends.", again=b"\x03")
+        terminal.wait_for(b"> ")
+        assert terminal.ends(b"\x03") == 130
 
 
 @pytest.mark.slow
 def test_ctrl_c_between_answers_does_not_count_against_the_next(finished: Workspace) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [COMMAND, "chat", "--max-new-tokens", "450"],
-        cwd=finished.folder,
-        env=finished.environment() | {"TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=_own_terminal,  # noqa: PLW1509 -- the child does nothing else
-    )
-    os.close(theirs)
-    shown = b""
-    # What the terminal shows, and the keys that are then pressed.
-    for wanted, keys in (
-        (b"> ", b"\x03"),
-        (b"> ", b"Count!\n"),
-        (b"Count!\r\n", b""),
-        (b"*", b"\x03"),
-        (b"> ", b"\x04"),
-    ):
-        while wanted not in shown:
-            shown += os.read(ours, 1000)
-        shown = shown.partition(wanted)[2]
-        os.write(ours, keys)
-    assert process.wait(30) == 0
-    os.close(ours)
-
-
-def _own_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    command = [COMMAND, "chat", "--max-new-tokens", "450"]
+    with Terminal(command, finished.folder, finished.environment()) as terminal:
+        terminal.wait_for(b"> ")
+        terminal.press(b"\x03")
+        terminal.wait_for(b"Ctrl-C again ends.", again=b"\x03")
+        terminal.wait_for(b"> ")
+        terminal.press(b"Count!\n")
+        terminal.wait_for(b"Count!\r\n")
+        terminal.wait_for(b"*")
+        terminal.press(b"\x03")
+        terminal.wait_for(b"> ")
+        assert terminal.ends(b"\x04") == 0
 
 
 @pytest.mark.slow

@@ -120,6 +120,7 @@ def expected(hub: Hub) -> dict[str, str]:
     return {file.path: file.sha256 for file in tiny.resolve(hub.folder).files if file.path in MODEL}
 
 
+@pytest.mark.slow
 def test_a_pinned_model_is_fetched_once_and_then_needs_no_network(hub: Hub, workspace: Workspace) -> None:
     hub.token = workspace.variables["HF_TOKEN"] = TOKEN
     unknown = {"resolve": "will run", "tokenizer": "unknown", "load": "unknown"}

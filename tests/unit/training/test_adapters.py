@@ -37,6 +37,7 @@ def logits(model: Any) -> torch.Tensor:
     return result
 
 
+@pytest.mark.slow
 def test_equal_adapters_are_equal_bytes_in_every_process(tmp_path: Path, llama: Path) -> None:
     """PEFT keeps module names in a set, which each process lists in an order of its own."""
     (tmp_path / "adapter").mkdir()
