@@ -110,10 +110,11 @@ def test_paths_start_where_they_were_written(here: Path) -> None:
     assert (found.folder / "../../model").resolve() == here / "model"
 
 
-def test_a_path_from_the_root_stays(here: Path) -> None:
-    write(here / "base.toml", BASE.replace("file:model", "file:/models/m"))
+@pytest.mark.parametrize("reference", ["file:/models/m", "file:~/m", "hub:owner/name"])
+def test_what_means_the_same_from_anywhere_stays(here: Path, reference: str) -> None:
+    write(here / "base.toml", BASE.replace("file:model", reference))
     write(here / "deep/r.toml", 'extends = "../base.toml"\nname = "r"\n')
-    assert recipe("deep/r.toml").model.base == "file:/models/m"
+    assert recipe("deep/r.toml").model.base == reference
 
 
 def test_a_mistake_is_told_where_it_was_written(here: Path) -> None:
