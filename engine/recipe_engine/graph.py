@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from recipe_engine.plugins import Catalogue, Registered
 
 _TOKENIZER_REVISION = 1
+# Added to the format's own, as both only rise: what is done with any format's text.
+_PREPARE_REVISION = 1
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 
@@ -221,7 +223,7 @@ class _Part:
             changed_options={**non_default(data.table), **non_default(data.format_options)},
             source=f"{self._prefix}data.{data.name}",
             inputs={"tokenizer": "tokenizer"},
-            revision=registered.descriptor.revision,
+            revision=registered.descriptor.revision + _PREPARE_REVISION,
             packages=(*_TOKENIZER_PACKAGES, *reading_packages(data.table.source)),
             **_plugin(registered),
         )

@@ -31,6 +31,8 @@ _HEADER = re.compile(r"^``\[.*?\]``: ")
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 # What every JSON reader keeps exact (RFC 7493); keys and digests are made of canonical JSON.
 _LARGEST_INTEGER = 2**53 - 1
+# What JSON Schema takes for granted; language servers warn of each key that a condition does not name otherwise.
+_OPEN = {"additionalProperties": True}
 _KEYWORDS = {
     "minimum": "minimum",
     "maximum": "maximum",
@@ -99,13 +101,14 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
         "additionalProperties": False,
         "properties": properties,
         # What a recipe that extends another leaves out stands there.
-        "if": {"required": ["extends"]},
+        "if": {"required": ["extends"], **_OPEN},
         "else": {
             "required": [*top["required"], "model"],
             "properties": {
-                "model": {"required": schema_of(ModelTable)["required"]},
-                "data": {"additionalProperties": {"required": data_schema(None)["required"]}},
+                "model": {"required": schema_of(ModelTable)["required"], **_OPEN},
+                "data": {"additionalProperties": {"required": data_schema(None)["required"], **_OPEN}},
             },
+            **_OPEN,
         },
         "$defs": {
             **{_data_definition(name): _format_schema(name, catalogue) for name in catalogue.formats},
@@ -171,7 +174,7 @@ def _stage_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str
     }
     properties = {
         name: {
-            "if": {"type": "object", "required": ["method"]},
+            "if": {"type": "object", "required": ["method"], **_OPEN},
             "then": saying,
             "else": _reference(definition),
             **_offered([_reference(definition), saying]),
@@ -190,7 +193,7 @@ def _stage_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str
 
 
 def _when(key: str, value: str, definition: str) -> dict[str, Any]:
-    condition = {"properties": {key: {"const": value}}, "required": [key]}
+    condition = {"properties": {key: {"const": value}}, "required": [key], **_OPEN}
     return {"if": condition, "then": _reference(definition)}
 
 

@@ -129,3 +129,9 @@ def test_a_key_says_what_it_means(server: Server, uri: str) -> None:
 def test_a_wrong_key_is_marked(server: Server, uri: str) -> None:
     answer(server, "textDocument/hover", uri, LINES.index("rank = 16"), 1)
     assert [message for message in server.diagnostics if "learning_rte" in message]
+
+
+def test_recipes_that_ship_have_nothing_to_remark() -> None:
+    command = [str(SERVER), "lint", "--offline", "--error-on-warnings", *map(str, sorted(RECIPES.glob("*.toml")))]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr.count("arning")) == (0, 0), found.stdout + found.stderr

@@ -24,6 +24,6 @@ def test_each_recipe_of_the_guide_is_valid(tmp_path: Path, monkeypatch: pytest.M
     for name, text in zip(names, RECIPES, strict=True):
         Path(f"{name}.toml").write_text(text)
     found = [validate(compose(f"{name}.toml"), builtins()) for name in names]
-    assert names == ["support-bot", "two-lengths", "support-bot-nf4", "support-tone"]
-    assert [recipe.load.method for recipe in found if recipe.load] == ["full", "full", "nf4", "full"]
-    assert found[3].base == found[0]
+    assert names == ["support-bot", "two-lengths", "small-card", "until-it-is-good", "support-bot-nf4", "support-tone"]
+    assert [recipe.load.method for recipe in found if recipe.load] == ["full", "full", "nf4", "full", "nf4", "full"]
+    assert found[5].base == found[0]

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import DataRejected, RecipeError
 from recipe_engine.training.rows import Row
+from recipe_engine.training.tokenizer import continued_ids, special_tokens
 
 if TYPE_CHECKING:
     from recipe_engine.contract import PairCode, Segment
@@ -126,7 +126,7 @@ def _answered(number: int, segments: Sequence[Segment], question: str, tokenizer
     tokens = _tokenize(segments, tokenizer)
     if not any(tokens.supervised):
         raise ValueError("no token of it is learned")
-    if not tokens.supervised[-1] or tokens.input_ids[-1] not in _end_tokens(tokenizer):
+    if not tokens.supervised[-1] or tokens.input_ids[-1] not in special_tokens(tokenizer):
         raise ValueError("its end-of-sequence token is not learned, so the model would never stop")
     if sum(tokens.supervised[tokens.last_answer :]) < 2:
         raise ValueError("its answer is empty")
@@ -141,17 +141,6 @@ def _answered(number: int, segments: Sequence[Segment], question: str, tokenizer
     )
 
 
-def _end_tokens(tokenizer: Any) -> frozenset[int]:
-    """The tokens that can end an answer: the end of the sequence, and what a chat template ends a turn with."""
-    return _special_tokens(tokenizer, len(tokenizer)) | {tokenizer.eos_token_id}
-
-
-@lru_cache(maxsize=4)
-def _special_tokens(tokenizer: Any, _size: int) -> frozenset[int]:
-    """The special tokens of a tokenizer of this size; some have thousands of added tokens to look through."""
-    return frozenset(number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-
-
 def _check_characters(texts: Sequence[str]) -> None:
     try:
         "".join(texts).encode("utf-8")
@@ -163,9 +152,11 @@ def _tokenize(segments: Sequence[Segment], tokenizer: Any) -> _Tokens:
     input_ids: list[int] = []
     supervised: list[bool] = []
     last_answer = 0
+    before = ""
     for segment in segments:
         # Each segment on its own: a merge across the border would teach tokens that generation never sees.
-        ids = tokenizer(segment.text, add_special_tokens=False)["input_ids"] if segment.text else []
+        ids = continued_ids(tokenizer, before, segment.text) if segment.text else []
+        before += segment.text
         if segment.supervised:
             last_answer = len(input_ids)
         input_ids += ids

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.training.tokenizer import special_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def conversation(
         done = prompt + answer
     _check_given(messages, prompt)
     last = segments[-1].text
-    if not last.endswith(tuple(special_tokens(tokenizer))):
+    if not last.endswith(tuple(special_tokens(tokenizer).values())):
         segments[-1] = Segment(last + tokenizer.eos_token, supervised=True)
     return segments
 
@@ -82,23 +82,11 @@ def check_answer(answer: str, tokenizer: Any) -> None:
     Raises:
         ValueError: where it does.
     """
-    for token in special_tokens(tokenizer):
+    for token in special_tokens(tokenizer).values():
         if token in answer:
             raise ValueError(
                 f"the answer contains the special token {token}, so what follows it would never be written"
             )
-
-
-def special_tokens(tokenizer: Any) -> frozenset[str]:
-    """The texts of all special tokens, the end-of-sequence token among them."""
-    return _special_tokens(tokenizer, len(tokenizer))
-
-
-@lru_cache(maxsize=4)
-def _special_tokens(tokenizer: Any, _size: int) -> frozenset[str]:
-    """The same of a tokenizer of this size; some have thousands of added tokens to look through."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return frozenset({*added, *tokenizer.all_special_tokens})
 
 
 def _answer(messages: Sequence[Message], position: int, tokenizer: Any, tools: Sequence[Any] | None) -> tuple[str, str]:
@@ -115,7 +103,7 @@ def _answer(messages: Sequence[Message], position: int, tokenizer: Any, tools: S
         raise ValueError("the chat template leaves out a part of the answer")
     if calls and end not in answer:
         # A template may end a call with another token than an answer in words.
-        end = max(special_tokens(tokenizer), key=answer.rfind)
+        end = max(special_tokens(tokenizer).values(), key=answer.rfind)
     if not end or end not in answer:
         return prompt, answer
     stop = answer.rindex(end) if calls else answer.index(end)
@@ -129,7 +117,7 @@ def _end_of_turn(messages: Sequence[Message], tokenizer: Any, tools: Sequence[An
     if not found:
         raise ValueError("the chat template has no place for the assistant's answer")
     # Of two at one place the longer.
-    places = [(tail.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in tail]
+    places = [(tail.index(token), -len(token), token) for token in special_tokens(tokenizer).values() if token in tail]
     return min(places)[2] if places else ""
 
 
