@@ -15,7 +15,7 @@ from recipe_registry.errors import WRITE_HINTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recipe_engine.runners.worker import Channel
+    from recipe_engine.runners.channel import Channel
 
 
 @contextmanager
