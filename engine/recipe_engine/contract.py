@@ -61,10 +61,12 @@ class ResolvedSource:
     Attributes:
         reference: as written in the recipe, scheme included.
         files: sorted by path.
+        commit: that a moving revision stood for; ``None`` where the source has none.
     """
 
     reference: str
     files: tuple[SourceFile, ...]
+    commit: str | None = None
 
     @property
     def is_local(self) -> bool:

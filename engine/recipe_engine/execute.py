@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo, PushRequest
@@ -18,7 +19,8 @@ from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lazy import bugs_named, check_versions, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
-from recipe_engine.lock import Hardware, hardware, peek, resolve
+from recipe_engine.lock import NO_PINS, Hardware, hardware, peek, resolve
+from recipe_engine.lockfile import Lock, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry
+
+
+OnDrift = Literal["lock", "refuse", "ignore"]
 
 
 class RunFailed(Exception):
@@ -57,6 +62,7 @@ def run(
     emit: Emit,
     *,
     targets: frozenset[str] | None = None,
+    on_drift: OnDrift = "lock",
 ) -> RunRecord:
     """Run a recipe, or those of its nodes that the targets need.
 
@@ -66,6 +72,7 @@ def run(
         registry: where artifacts and the record go.
         emit: called with each event (``docs/json.md``); the last has the type ``result``.
         targets: node ids; ``None`` for all.
+        on_drift: what becomes of inputs that are not those of the recipe's lock, or where it has none.
 
     Raises:
         RunFailed: where the run did not reach its end; its cause is the error to show.
@@ -75,10 +82,26 @@ def run(
     if targets is not None:
         nodes = needed_for(nodes, targets)
     check_requirements(recipe, catalogue, nodes)
-    machine = hardware(recipe)
+    lock = read_lock(lock_path(recipe))
+    machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
     journal = Journal(registry, recipe, machine, nodes, emit, targets)
-    return Execution(recipe, catalogue, registry, journal, nodes, machine).run()
+    return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, on_drift)).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a run goes by.
+
+    Attributes:
+        hardware: device and threads.
+        lock: the recipe's, where it has one.
+        on_drift: what becomes of inputs that are not as locked.
+    """
+
+    hardware: Hardware
+    lock: Lock | None
+    on_drift: OnDrift
 
 
 def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
@@ -113,13 +136,13 @@ class Execution:
         registry: Registry,
         journal: Journal,
         nodes: Sequence[Node],
-        machine: Hardware,
+        terms: Terms,
     ) -> None:
         self._recipe = recipe
         self._catalogue = catalogue
         self._registry = registry
         self._nodes = nodes
-        self._hardware = machine
+        self._terms = terms
         self._journal = journal
         self._done: dict[str, FinishedNode] = {}
         self._interrupts = Interrupts()
@@ -167,25 +190,38 @@ class Execution:
 
     def _resolve(self, node: Node) -> FinishedNode:
         sources = self._registry.sources
-        resolution, status = peek(self._recipe, self._catalogue, sources), "cached"
+        pins = self._terms.lock.pins if self._terms.lock else NO_PINS
+        resolution, status = peek(self._recipe, self._catalogue, sources, pins), "cached"
         if not resolution.is_local:
             self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
             reporter = self._journal.reporter(node.id)
-            resolution, status = resolve(self._recipe, self._catalogue, sources, reporter), "ran"
-        self._planner = Planner(self._recipe, self._registry, self._hardware, resolution, self._nodes)
+            resolution, status = resolve(self._recipe, self._catalogue, sources, reporter, pins), "ran"
+        self._keep_lock(make_lock(self._recipe, resolution, self._terms.hardware, self._nodes))
+        self._planner = Planner(self._recipe, self._registry, self._terms.hardware, resolution, self._nodes)
         check_model(self._recipe, self._catalogue, self._planner.outline())
         found = resolution.known()
         self._journal.resolved(found)
         begin = begin_message(
             self._nodes,
             found,
-            device=self._hardware.device,
+            device=self._terms.hardware.device,
             base=base_name(self._recipe, resolution),
             plugins=self._catalogue.files,
         )
         log = self._journal.folder / "worker.log"
-        self._worker = WorkerSession(self._catalogue, self._hardware, begin, log, self._interrupts)
+        self._worker = WorkerSession(self._catalogue, self._terms.hardware, begin, log, self._interrupts)
         return FinishedNode(node, status)
+
+    def _keep_lock(self, now: Lock) -> None:
+        """Note what everything stands for: in the run, and beside the recipe."""
+        self._journal.keep_lock(now.to_json())
+        path, lock = lock_path(self._recipe), self._terms.lock
+        if self._terms.on_drift == "refuse":
+            check_lock(lock, now, path)
+        elif self._terms.on_drift == "lock":
+            text = settle(path, lock, now)
+            if text:
+                self._journal.emit("node_message", node="resolve", text=text)
 
     def _compute(self, node: Node) -> FinishedNode:
         planner = self._planner

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from recipe_engine.errors import InvalidArguments, UnresolvedInput
 from recipe_engine.graph import build_graph
-from recipe_engine.lock import hardware, peek
+from recipe_engine.lock import NO_PINS, hardware, peek
+from recipe_engine.lockfile import lock_path, read_lock
 from recipe_engine.plan import base_name
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
@@ -64,10 +65,11 @@ class Answers:
         }
         if self._base not in self._artifacts:
             self.require(base=False)
-        resolution = peek(recipe, catalogue, registry.sources)
+        lock = read_lock(lock_path(recipe))
+        resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
         if resolution.model is None or not resolution.model.is_local:
             raise UnresolvedInput(f"The base model {recipe.source} is not on this machine.", "Run the recipe again.")
-        machine = hardware(recipe)
+        machine = hardware(recipe, lock.threads if lock else None)
         begin = begin_message(
             nodes,
             resolution.known(),

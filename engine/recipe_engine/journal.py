@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import Interrupted
 from recipe_engine.lock import Hardware, packages_identity
+from recipe_engine.lockfile import SUFFIX as LOCK_SUFFIX
 from recipe_engine.report.result import compared_metrics, result_json
-from recipe_registry import Artifact, RunRecord, StoreNotWritable, write_bytes
+from recipe_registry import Artifact, RunRecord, StoreNotWritable, write_bytes, write_json
 from recipe_registry.durable import make_directory
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class Journal:
         """Note what every name stood for."""
         self._record = replace(self._record, inputs={name: _source_json(source) for name, source in sources.items()})
 
+    def keep_lock(self, lock: Mapping[str, Any]) -> None:
+        """Keep the lock that fits the run beside its recipe, where whoever opens the recipe finds it."""
+        write_json((self.folder / next(iter(self.recipe_files))).with_suffix(LOCK_SUFFIX), lock)
+
     def finished(self, done: FinishedNode) -> None:
         """Note that a node is done."""
         content = done.to_json()
@@ -151,7 +156,7 @@ class Journal:
 
     def reporter(self, node_id: str) -> HostReporter:
         """For a node that runs in the engine's own process."""
-        return HostReporter(self, node_id)
+        return HostReporter(self.emit, node_id)
 
     def failed(self, node: Node, error: Exception) -> RunRecord:
         """Note what ended the run, and close the record."""
@@ -185,23 +190,28 @@ class Journal:
 
 
 class HostReporter:
-    """Reports of what runs in the engine's own process; see ``contract.Reporter``."""
+    """Reports of what runs in the engine's own process; see ``contract.Reporter``.
 
-    def __init__(self, journal: Journal, node: str) -> None:
-        self._journal = journal
+    Args:
+        emit: called with the kind of an event and its content.
+        node: that it is about.
+    """
+
+    def __init__(self, emit: Callable[..., None], node: str) -> None:
+        self._emit = emit
         self._node = node
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """``done`` of ``total`` units are finished."""
-        self._journal.emit("node_progress", node=self._node, done=done, total=total, unit=unit)
+        self._emit("node_progress", node=self._node, done=done, total=total, unit=unit)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one step."""
-        self._journal.emit("node_metrics", node=self._node, step=step, values=dict(values))
+        self._emit("node_metrics", node=self._node, step=step, values=dict(values))
 
     def message(self, text: str) -> None:
         """One line for the person who watches."""
-        self._journal.emit("node_message", node=self._node, text=text)
+        self._emit("node_message", node=self._node, text=text)
 
     def stop_requested(self) -> bool:
         """Never: a signal ends what runs here by itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +17,15 @@ from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.lazy import bugs_named, load_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from recipe_engine.contract import SourceCode
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
 
+Pins = Mapping[tuple[str, str | None], str]
+"""Reference and revision as a recipe gives them -> the commit that they are to stand for."""
+NO_PINS: Pins = {}
 # Instructions that change the order or the width of floating-point sums in the numeric libraries.
 _NUMERIC_FLAGS = ("avx", "avx2", "fma", "f16c", "avx512", "avx_vnni", "amx", "asimd", "sve", "bf16", "i8mm")
 
@@ -71,9 +75,16 @@ class Hardware:
         return {"device": self.device, "threads": self.threads, "cpu_flags": list(self.flags)}
 
 
-def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path) -> Resolution:
-    """What is known of the inputs without the network."""
-    requests = source_requests(recipe, cache_folder)
+def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, pins: Pins = NO_PINS) -> Resolution:
+    """What is known of the inputs without the network.
+
+    Args:
+        recipe: the recipe.
+        catalogue: has the sources.
+        cache_folder: where fetched files are kept.
+        pins: what moving revisions are to stand for.
+    """
+    requests = source_requests(recipe, cache_folder, pins)
     found: dict[str, ResolvedSource | None] = {}
     for name, request in requests.items():
         with _code(request, catalogue) as code:
@@ -81,13 +92,15 @@ def peek(recipe: Recipe, catalogue: Catalogue, cache_folder: Path) -> Resolution
     return Resolution(found)
 
 
-def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: Reporter) -> Resolution:
-    """Every input on this machine, verified.
+def resolve(
+    recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: Reporter, pins: Pins = NO_PINS
+) -> Resolution:
+    """Every input on this machine, verified; arguments as in :func:`peek`.
 
     Raises:
         UnresolvedInput: where one cannot be had.
     """
-    requests = source_requests(recipe, cache_folder)
+    requests = source_requests(recipe, cache_folder, pins)
     found: dict[str, ResolvedSource | None] = {}
     for name, request in requests.items():
         with _code(request, catalogue) as code:
@@ -95,7 +108,7 @@ def resolve(recipe: Recipe, catalogue: Catalogue, cache_folder: Path, reporter: 
     return Resolution(found)
 
 
-def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceRequest]:
+def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) -> dict[str, SourceRequest]:
     """What a run asks the sources for, by its name. The data comes first: it is small and most often wrong."""
     requests = {}
     for part in recipe.lineage():
@@ -106,7 +119,7 @@ def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceReque
                 folder=part.folder,
                 cache=cache_folder,
                 kind="data",
-                revision=data.table.revision,
+                revision=_pinned(data.table.source, data.table.revision, pins),
             )
     first = recipe.lineage()[0]
     requests["model"] = SourceRequest(
@@ -114,13 +127,21 @@ def source_requests(recipe: Recipe, cache_folder: Path) -> dict[str, SourceReque
         folder=first.folder,
         cache=cache_folder,
         kind="model",
-        revision=first.model.revision,
+        revision=_pinned(first.source, first.model.revision, pins),
     )
     return requests
 
 
-def hardware(recipe: Recipe) -> Hardware:
+def _pinned(reference: str, revision: str | None, pins: Pins) -> str | None:
+    return pins.get((reference, revision), revision)
+
+
+def hardware(recipe: Recipe, locked_threads: int | None = None) -> Hardware:
     """The device and threads that a recipe gets on this machine.
+
+    Args:
+        recipe: the recipe.
+        locked_threads: threads where the recipe gives none: results depend on them, not on the cores.
 
     Raises:
         UnfitEnvironment: where it asks for a GPU that is not there, or that torch was not built for.
@@ -132,7 +153,7 @@ def hardware(recipe: Recipe) -> Hardware:
             raise UnfitEnvironment(f"the recipe asks for a GPU, but {missing}.", 'Write device = "cpu".')
         device = "cpu" if missing else "cuda"
     flags = _cpu_flags() if device == "cpu" else ()
-    return Hardware(device, recipe.top.threads or physical_cores(), flags)
+    return Hardware(device, recipe.top.threads or locked_threads or physical_cores(), flags)
 
 
 def physical_cores() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.graph import Node, build_graph
 from recipe_engine.keys import differences, key_components, key_of, source_digest
-from recipe_engine.lock import Hardware, Resolution, peek
+from recipe_engine.lock import NO_PINS, Hardware, Pins, Resolution, peek
 from recipe_engine.outline import check_device, check_model, outline_of
 
 if TYPE_CHECKING:
@@ -54,15 +54,24 @@ class PlannedNode:
         }
 
 
-def make_plan(recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware) -> list[PlannedNode]:
+def make_plan(
+    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, pins: Pins = NO_PINS
+) -> list[PlannedNode]:
     """Look at every node, in order. Nothing is fetched, run or written.
+
+    Args:
+        recipe: the recipe.
+        catalogue: what is installed.
+        registry: has the artifacts; nothing is written into it.
+        hardware: the machine.
+        pins: what moving revisions are to stand for.
 
     Raises:
         UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
         InvalidRecipe: where the options of a method do not fit the model.
     """
     check_device(recipe, catalogue, hardware.device)
-    resolution = peek(recipe, catalogue, registry.sources)
+    resolution = peek(recipe, catalogue, registry.sources, pins)
     nodes = build_graph(recipe, catalogue)
     planner = Planner(recipe, registry, hardware, resolution, nodes)
     planned: dict[str, PlannedNode] = {}

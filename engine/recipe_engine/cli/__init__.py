@@ -15,6 +15,7 @@ COMMANDS = {
     "init": "Write a first recipe for a model and a data set.",
     "validate": "Check a recipe: every problem at once, with its line.",
     "plan": "Show what a run would do, node by node, and why.",
+    "lock": "Write down what every name of a recipe stands for.",
     "run": "Run a recipe.",
     "show": "Show a run: its nodes, metrics and cost.",
     "generate": "Answer a prompt with the model of a run.",

@@ -51,7 +51,8 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
         raise InvalidArguments(f"{recipe_file} has no data set {chosen or ''}.", f"It has {known}.")
     node = f"prepare.{chosen}"
     try:
-        record = run(recipe, catalogue, open_registry(), lambda _event: None, targets=frozenset({node, "tokenizer"}))
+        targets = frozenset({node, "tokenizer"})
+        record = run(recipe, catalogue, open_registry(), lambda _event: None, targets=targets, on_drift="ignore")
     except RunFailed as failed:
         raise failed.cause from None
     artifacts = {done["id"]: Path(done["artifact"]["path"]) for done in record.nodes if done["artifact"]}

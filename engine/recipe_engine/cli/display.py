@@ -25,10 +25,15 @@ _MARKS = {"ran": "[green]✓[/]", "cached": "[cyan]=[/]"}
 
 
 class Display:
-    """Shows the events of :func:`recipe_engine.execute.run`."""
+    """Shows the events of :func:`recipe_engine.execute.run`.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or _console()
+    Args:
+        console: where; standard output by default.
+        to_stderr: on standard error, where standard output is for a program.
+    """
+
+    def __init__(self, console: Console | None = None, *, to_stderr: bool = False) -> None:
+        self._console = console or _console(stderr=to_stderr)
         self._live = self._console.is_terminal
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
@@ -115,10 +120,10 @@ class Display:
             self._progress.stop()
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     """Standard output; where it is no terminal, lines keep their length, for grep."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_NO_WRAP)
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=_NO_WRAP)
 
 
 def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:

@@ -16,15 +16,18 @@ from recipe_engine.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from recipe_engine.execute import RunFailed
+    from recipe_engine.execute import OnDrift, RunFailed
 
 
 @click.command()
 @recipe_argument
 @set_option
+@click.option("--locked", is_flag=True, help="Refuse inputs that are not those of the recipe's lock (recipe lock).")
 @json_option
-def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
+def command(recipe_file: str, overrides: tuple[str, ...], locked: bool, as_json: bool) -> int:
     """Run a recipe. What was computed before is taken from the registry.
+
+    It goes by NAME.lock.json beside the recipe, and writes it where there is none; with --set it only reads it.
 
     Ctrl-C stops at the next step with a checkpoint, a second Ctrl-C at once; the next run goes on from there.
 
@@ -35,9 +38,10 @@ def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
 
     recipe, catalogue = open_recipe(recipe_file, overrides)
     registry = open_registry()
+    on_drift: OnDrift = "refuse" if locked else "ignore" if overrides else "lock"
     if as_json:
         try:
-            run(recipe, catalogue, registry, print_json)
+            run(recipe, catalogue, registry, print_json, on_drift=on_drift)
         except RunFailed as failed:
             _raise_cause(failed)
         return 0
@@ -45,7 +49,7 @@ def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
 
     with Display() as display:
         try:
-            run(recipe, catalogue, registry, display.event)
+            run(recipe, catalogue, registry, display.event, on_drift=on_drift)
         except RunFailed as failed:
             display.close()
             _raise_cause(failed)

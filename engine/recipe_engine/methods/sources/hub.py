@@ -100,7 +100,7 @@ class HubSource:
             files = [_noted_file(request, entry) for entry in note["files"] if note["schema_version"] == _NOTE_VERSION]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return ResolvedSource(request.reference, tuple(files)) if files else None
+        return ResolvedSource(request.reference, tuple(files), request.revision) if files else None
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
         """Download what is missing; finished files are kept when it is interrupted.
@@ -118,7 +118,7 @@ class HubSource:
             reporter.message(f'{request.revision or "main"} may move; today it is revision = "{folder.name}"')
         files = _verified(request, folder)
         _take_note(request, folder.name, files)
-        return ResolvedSource(request.reference, tuple(files))
+        return ResolvedSource(request.reference, tuple(files), folder.name)
 
 
 def _download(request: SourceRequest, reporter: Reporter) -> Path:
