@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
 _METADATA_KEY = "recipe_engine.option"
@@ -74,6 +75,11 @@ def fields_of(options: type[Any]) -> tuple[OptionField, ...]:
     Raises:
         TypeError: where ``options`` is no frozen dataclass, or a field was not made by :func:`option`.
     """
+    return _fields_of(options)  # type: ignore[arg-type]  # classes are hashable, whatever their instances are
+
+
+@cache  # a class's options do not change, and to evaluate their types is what costs most in reading a recipe
+def _fields_of(options: Any) -> tuple[OptionField, ...]:
     parameters = getattr(options, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise TypeError(f"{options.__qualname__} must be a frozen dataclass")
