@@ -20,7 +20,7 @@ from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lazy import bugs_named, check_versions, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, hardware, peek, resolve
-from recipe_engine.lockfile import Lock, check_lock, lock_path, make_lock, read_lock, settle
+from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
@@ -216,6 +216,7 @@ class Execution:
         """Note what everything stands for: in the run, and beside the recipe."""
         self._journal.keep_lock(now.to_json())
         path, lock = lock_path(self._recipe), self._terms.lock
+        check_commits(lock, now)
         if self._terms.on_drift == "refuse":
             check_lock(lock, now, path)
         elif self._terms.on_drift == "lock":

@@ -172,6 +172,28 @@ def check_lock(lock: Lock | None, now: Lock, path: Path) -> None:
         )
 
 
+def check_commits(lock: Lock | None, now: Lock) -> None:
+    """A commit has one content: bytes that are not as locked are refused, whatever else may change.
+
+    Raises:
+        UnresolvedInput: where a file of a locked commit is another one.
+    """
+    before = lock.inputs["sources"] if lock else {}
+    for name, source in now.inputs["sources"].items():
+        locked = before.get(name, {})
+        same = source["commit"] and [locked.get(key) for key in ("reference", "commit")] == [
+            source["reference"],
+            source["commit"],
+        ]
+        wrong = [path for path, sha256 in source["files"].items() if locked.get("files", {}).get(path) != sha256]
+        if same and wrong:
+            at = f"{source['reference']} at {source['commit'][:_SHOWN_DIGITS]}"
+            raise UnresolvedInput(
+                f"{at}: {wrong[0]} is not the file that is locked.",
+                "Somebody changed what a commit holds, on the Hub or on the way: do not trust it.",
+            )
+
+
 def known_of(lock: Lock, now: Lock, recipe: Recipe) -> tuple[Lock, list[str]]:
     """The part of a lock that can be compared with what is known now, and the sources that cannot."""
     asked = source_requests(recipe, Path())

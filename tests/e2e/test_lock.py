@@ -75,6 +75,14 @@ def test_a_branch_that_moves_changes_nothing_until_somebody_asks(moving: Workspa
     assert lock_of(moving) != before
 
 
+def test_a_commit_whose_bytes_are_others_is_never_run(moving: Workspace, hub: Hub) -> None:
+    moving.recipe("lock", "tiny.toml")
+    tiny.write_jsonl(hub.folder / "train.jsonl", tiny.instruction_rows(8, start=1))
+    moving.variables["RECIPE_HOME"] = str(moving.folder / "elsewhere")
+    told = moving.recipe("run", "tiny.toml").said(3)
+    assert f"hub:me/rows at {COMMIT[:12]}: train.jsonl is not the file that is locked." in told
+
+
 def test_what_is_not_on_this_machine_is_not_checked(moving: Workspace, hub: Hub) -> None:
     moving.recipe("lock", "tiny.toml")
     hub.stop()

@@ -38,7 +38,7 @@ def command(recipe_file: str, check: bool, upgrades: tuple[str, ...], as_json: b
     Commits and digests of model and data, the chat template, plugins, threads and packages. A run goes by them: what is
     locked stays, also when a branch moves on the Hub. `recipe run --locked` refuses anything else.
     """
-    from recipe_engine.lockfile import check_lock, drift, known_of, lock_path, read_lock, write_lock
+    from recipe_engine.lockfile import check_commits, check_lock, drift, known_of, lock_path, read_lock, write_lock
 
     recipe, catalogue = open_recipe(recipe_file, ())
     path = lock_path(recipe)
@@ -49,6 +49,7 @@ def command(recipe_file: str, check: bool, upgrades: tuple[str, ...], as_json: b
         check_lock(known, now, path)
     else:
         now, unchecked = _now(recipe, catalogue, _kept(before, upgrades), fetch=True), []
+        check_commits(before, now)
         write_lock(path, now)
     changes = drift(before.inputs, now.inputs) if before and not check else []
     environment = drift(before.environment, now.environment) if before else []
