@@ -10,21 +10,26 @@ from __future__ import annotations
 import copy
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine import document
 from recipe_engine.descriptors import SINGLE_STAGES
 from recipe_engine.errors import InvalidRecipe, Problem, UnresolvedInput
-from recipe_engine.model import PLUGIN_FILE_SUFFIX
+from recipe_engine.model import PLUGIN_FILE_SUFFIX, Pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from recipe_engine.document import Document, KeyPath
 
+NamedResultReader = Callable[[str], tuple[Path, Pinned]]
+"""Reference -> the recipe of that result, and what it stands for; a ``ValueError`` says what is wrong with it."""
 EXTENDS = "extends"
+NAMED_RESULT = "registry:"
+"""What a base begins with that is a result of the registry."""
 BASE_RECIPE: KeyPath = ("model", "base", "recipe")
 """Where a recipe names the one whose result it starts from."""
 _KEY_PART = re.compile(r'"([^"]*)"|([A-Za-z0-9_-]+)')
@@ -41,12 +46,14 @@ class Composition:
         tree: their trees merged, with the overrides applied and without ``extends``.
         overrides: key path -> the override as the user typed it.
         base: the recipe whose result this one starts from, if it does.
+        pinned: of a base that is a named result, what it stands for.
     """
 
     layers: tuple[Document, ...]
     tree: Mapping[str, Any]
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
     base: Composition | None = None
+    pinned: Pinned | None = None
 
     @property
     def document(self) -> Document:
@@ -104,15 +111,23 @@ class Composition:
         return self.document
 
 
-def compose(path: Path | str, overrides: Sequence[str] = ()) -> Composition:
+def compose(
+    path: Path | str, overrides: Sequence[str] = (), named_result: NamedResultReader | None = None
+) -> Composition:
     """Read a recipe with all that it is made of, and apply ``key=value`` overrides in their order.
+
+    Args:
+        path: the file.
+        overrides: ``key=value`` each.
+        named_result: gives the recipe behind ``registry:name:version``, and what it is pinned to. Without, such a base
+            is a problem of the recipe.
 
     Raises:
         InvalidRecipe: where a file or an override cannot be read, or recipes refer to each other in a circle.
         UnresolvedInput: where there is no such file.
     """
     found = document.read(path)
-    return _compose(found, overrides, (found.file,))
+    return _compose(found, overrides, (found.file,), named_result)
 
 
 def apply(found: Document, overrides: Sequence[str]) -> Composition:
@@ -120,7 +135,12 @@ def apply(found: Document, overrides: Sequence[str]) -> Composition:
     return _compose(found, overrides, (found.file,))
 
 
-def _compose(found: Document, overrides: Sequence[str], users: tuple[str, ...]) -> Composition:
+def _compose(
+    found: Document,
+    overrides: Sequence[str],
+    users: tuple[str, ...],
+    named_result: NamedResultReader | None = None,
+) -> Composition:
     layers = _layers(found)
     tree: dict[str, Any] = {}
     for layer in reversed(layers):
@@ -131,7 +151,7 @@ def _compose(found: Document, overrides: Sequence[str], users: tuple[str, ...]) 
         tree = _merged(tree, own)
     places = _overridden(tree, overrides)
     composition = Composition(layers, tree, places)
-    base = _base(composition, users)
+    base = _named_base(composition, named_result) or _base(composition, users, named_result)
     return Composition(layers, tree, places, base) if base else composition
 
 
@@ -155,7 +175,20 @@ def _extended(layers: Sequence[Document]) -> Document:
     return _read(Path(last.file).parent / name, [layer.file for layer in layers], problem)
 
 
-def _base(composition: Composition, users: Sequence[str]) -> Composition | None:
+def _named_base(composition: Composition, named_result: NamedResultReader | None) -> Composition | None:
+    """The recipe of a named result, with the artifacts that it is pinned to."""
+    table = composition.tree.get("model")
+    reference = table.get("base") if isinstance(table, dict) else None
+    if named_result is None or not isinstance(reference, str) or not reference.startswith(NAMED_RESULT):
+        return None
+    try:
+        path, pinned = named_result(reference)
+    except ValueError as error:
+        raise InvalidRecipe([composition.problem(("model", "base"), str(error), value=True)]) from None
+    return replace(_compose(document.read(path), (), (str(path),), named_result), pinned=pinned)
+
+
+def _base(composition: Composition, users: Sequence[str], named_result: NamedResultReader | None) -> Composition | None:
     """The recipe whose result this one starts from; whatever else stands there is for the validation."""
     name: Any = composition.tree
     for part in BASE_RECIPE:
@@ -167,7 +200,7 @@ def _base(composition: Composition, users: Sequence[str]) -> Composition | None:
         users,
         lambda message, hint: composition.problem(BASE_RECIPE, message, hint, value=True),
     )
-    return _compose(found, (), (*users, found.file))
+    return _compose(found, (), (*users, found.file), named_result)
 
 
 def _read(path: Path, users: Sequence[str], problem: Callable[[str, str], Problem]) -> Document:

@@ -19,7 +19,7 @@ from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lazy import bugs_named, check_versions, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
-from recipe_engine.lock import NO_PINS, Hardware, hardware, peek, resolve
+from recipe_engine.lock import NO_PINS, Hardware, hardware, peek, resolve, source_requests
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model
@@ -119,10 +119,8 @@ def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Nod
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None:
             check_versions(registered.descriptor.requires, registered.plugin)
-    parts = recipe.lineage()
-    references = [data.table.source for part in parts for data in part.data.values()]
-    for reference in (recipe.source, *references):
-        source = catalogue.sources[reference.partition(":")[0]]
+    for request in source_requests(recipe, Path()).values():
+        source = catalogue.sources[request.reference.partition(":")[0]]
         check_versions(source.descriptor.requires, source.plugin)
 
 
@@ -227,6 +225,8 @@ class Execution:
     def _compute(self, node: Node) -> FinishedNode:
         planner = self._planner
         assert planner is not None  # resolve is always the first node
+        if node.pinned:
+            return FinishedNode(node, "cached", artifact=planner.given(node))
         artifacts = {name: done.artifact.digest for name, done in self._done.items() if done.artifact}
         key, components = planner.key(node, artifacts)
         cached = self._cached(node, key)

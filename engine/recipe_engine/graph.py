@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.options import non_default, to_table
@@ -41,6 +41,7 @@ class Node:
         distribution: of the plugin that brought the method; ``""`` for built-in ones.
         plugin_sha256: of that plugin, where it is a single file.
         seed: of its own, derived from the recipe's.
+        pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
     """
 
@@ -60,6 +61,7 @@ class Node:
     distribution: str = ""
     plugin_sha256: str = ""
     seed: int = 0
+    pinned: str = ""
     on_host: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +113,18 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
     nodes += parts[-1].trained(evaluated=True)
-    return (*nodes, *parts[-1].published())
+    return _pinned((*nodes, *parts[-1].published()), recipe.pinned_nodes())
+
+
+def _pinned(nodes: tuple[Node, ...], pinned: Mapping[str, str]) -> tuple[Node, ...]:
+    """The nodes that are left where artifacts of some are given."""
+    if not pinned:
+        return nodes
+    given = tuple(
+        replace(node, pinned=pinned[node.id], inputs={}, consumes=False) if node.id in pinned else node
+        for node in nodes
+    )
+    return needed_for(given, frozenset(node.id for node in nodes if "/" not in node.id))
 
 
 def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, ...]:

@@ -111,7 +111,10 @@ def resolve(
 def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) -> dict[str, SourceRequest]:
     """What a run asks the sources for, by its name. The data comes first: it is small and most often wrong."""
     requests = {}
+    pinned = recipe.pinned_nodes()
     for part in recipe.lineage():
+        if f"{part.name}/train" in pinned:
+            continue
         prefix = "" if part is recipe else f"{part.name}/"
         for name, data in part.data.items():
             requests[f"{prefix}data.{name}"] = SourceRequest(

@@ -7,6 +7,7 @@ the lock where it fits, so a branch that moved on the Hub changes nothing until 
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,11 @@ class Lock:
         return self.inputs.get("threads")
 
     @property
+    def results(self) -> Mapping[str, str]:
+        """Reference to a named result as the recipe gives it -> the same with the version that it stood for."""
+        return {asked: found["reference"] for asked, found in self.inputs.get("results", {}).items()}
+
+    @property
     def pins(self) -> Pins:
         """Reference and revision as the recipe gives them -> the commit that they stood for."""
         sources = self.inputs.get("sources", {}).values()
@@ -108,7 +114,7 @@ def read_lock(path: Path) -> Lock | None:
     try:
         document = read(path)
         lock = Lock(document["inputs"], document["environment"])
-        _ = lock.pins, lock.threads
+        _ = lock.pins, lock.results, lock.threads
     except FileNotFoundError:
         return None
     except NewerFormat as error:
@@ -143,6 +149,14 @@ def make_lock(recipe: Recipe, resolution: Resolution, hardware: Hardware, nodes:
         },
         "threads": hardware.threads,
     }
+    users = itertools.pairwise(recipe.lineage())
+    results = {
+        str(user.model.base): {"reference": base.pinned.reference, "artifacts": dict(base.pinned.artifacts)}
+        for base, user in users
+        if base.pinned
+    }
+    if results:
+        inputs["results"] = results
     if recipe.container is not None:
         inputs["image"] = recipe.container.image
     packages = packages_identity({name for node in nodes for name in node.packages})

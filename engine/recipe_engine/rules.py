@@ -108,7 +108,7 @@ def _order(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
 
 def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     references: list[tuple[KeyPath, str, Any]] = []
-    if draft.model is not None and isinstance(draft.model.base, str):
+    if draft.model is not None and isinstance(draft.model.base, str) and draft.base is None:
         references.append((("model", "base"), draft.model.base, draft.model))
     references += [(("data", name, "source"), data.table.source, data.table) for name, data in draft.data.items()]
     for path, reference, table in references:
@@ -194,7 +194,7 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding(path, f"{base.file} trains nothing, so it has no result to start from")
     elif catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
         yield Finding(path, f"the result of {base.file} is no adapter", "Export it merged, and name the folder.")
-    for key in ("threads", "device"):
+    for key in () if base.pinned else ("threads", "device"):
         theirs, ours = getattr(base.top, key), getattr(draft.top, key, None)
         if draft.top is not None and theirs != ours:
             message = f"{base.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"

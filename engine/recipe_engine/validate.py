@@ -62,6 +62,7 @@ def _recipe(draft: Draft, top: TopTable, model: ModelTable, composition: Composi
         text=composition.document.source if alone else None,
         written=composition,
         base=draft.base,
+        pinned=composition.pinned,
         top=top,
         model=model,
         data=draft.data,

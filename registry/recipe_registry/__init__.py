@@ -19,16 +19,20 @@ from recipe_registry.durable import (
 from recipe_registry.errors import (
     AmbiguousRun,
     DamagedArtifact,
+    DamagedName,
     DamagedRun,
     MissingArtifact,
+    NameTaken,
     NewerFormat,
     RefusedArtifact,
     RegistryError,
     StoreNotWritable,
+    UnknownName,
     UnknownRun,
     writing,
 )
 from recipe_registry.index import RunIndex, RunRow
+from recipe_registry.names import NamedResult, NameEvent, NameStore, split_reference
 from recipe_registry.registry import Registry
 from recipe_registry.runs import RunRecord, RunStore
 
@@ -37,10 +41,15 @@ __all__ = [
     "Artifact",
     "ArtifactStore",
     "DamagedArtifact",
+    "DamagedName",
     "DamagedRun",
     "Entry",
     "KeyRecord",
     "MissingArtifact",
+    "NameEvent",
+    "NameStore",
+    "NameTaken",
+    "NamedResult",
     "NewerFormat",
     "Reference",
     "RefusedArtifact",
@@ -51,6 +60,7 @@ __all__ = [
     "RunRow",
     "RunStore",
     "StoreNotWritable",
+    "UnknownName",
     "UnknownRun",
     "append_line",
     "canonical_json",
@@ -61,6 +71,7 @@ __all__ = [
     "remove_tree",
     "sha256_bytes",
     "sha256_file",
+    "split_reference",
     "write_bytes",
     "write_json",
     "writing",

@@ -8,6 +8,9 @@
     ├── DamagedRun             exit 8   a run record cannot be read
     ├── NewerFormat            exit 8   written by a later version of this program
     ├── RefusedArtifact        exit 5   a producer left something that cannot become an artifact
+    ├── DamagedName            exit 8   a named result cannot be read
+    ├── UnknownName            exit 2   no result has this name and version
+    ├── NameTaken              exit 2   the version stands for another result
     ├── UnknownRun             exit 2   no run has this id
     ├── AmbiguousRun           exit 2   several runs begin like this
     └── StoreNotWritable       exit 4   a read-only or full disk
@@ -72,6 +75,22 @@ class RefusedArtifact(RegistryError):
     """A producer left something in its output directory that cannot become an artifact."""
 
     exit_code = 5
+
+
+class DamagedName(RegistryError):
+    """A named result exists but cannot be read."""
+
+
+class UnknownName(RegistryError):
+    """No result has this name, or none this version."""
+
+    exit_code = 2
+
+
+class NameTaken(RegistryError):
+    """A version stands for another result already; it never changes."""
+
+    exit_code = 2
 
 
 class UnknownRun(RegistryError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recipe_registry import home as homes
 from recipe_registry.artifacts import ArtifactStore
+from recipe_registry.names import NameStore
 from recipe_registry.runs import RunStore
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ class Registry:
         home: its folder, absolute.
         artifacts: artifacts, keys and work areas.
         runs: run records and events.
+        names: results with a name and a version.
         sources: where the engine caches what it fetched; may not exist yet.
     """
 
     home: Path
     artifacts: ArtifactStore
     runs: RunStore
+    names: NameStore
     sources: Path
 
     @classmethod
@@ -47,4 +50,4 @@ class Registry:
         homes.check(home)
         if create:
             homes.create(home)
-        return cls(home, ArtifactStore(home), RunStore(home), home / "sources")
+        return cls(home, ArtifactStore(home), RunStore(home), NameStore(home), home / "sources")

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from recipe_engine.model import Recipe
+    from recipe_engine.model import Pinned, Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry, RunRecord
 
@@ -82,13 +83,16 @@ def answer_options(function: F) -> F:
     return function
 
 
-def open_recipe(recipe_file: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Recipe, Catalogue]:
+def open_recipe(
+    recipe_file: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, by_lock: bool = True
+) -> tuple[Recipe, Catalogue]:
     """Read and check a recipe against everything that is installed.
 
     Args:
         recipe_file: the file.
         overrides: ``key=value`` each.
         folders: what the relative paths of the recipe's lineage are relative to, where not their own folders.
+        by_lock: whether a named result that moves, such as ``latest``, is the one that is locked.
 
     Raises:
         InvalidRecipe: with all of its problems.
@@ -98,13 +102,32 @@ def open_recipe(recipe_file: str, overrides: Sequence[str], folders: Sequence[Pa
     from recipe_engine.plugins import load_catalogue
     from recipe_engine.validate import validate
 
-    composition = compose(recipe_file, overrides)
+    composition = compose(recipe_file, overrides, partial(_named_result, Path(recipe_file) if by_lock else None))
     lineage = composition.lineage()
     places = folders or [part.folder for part in lineage]
     files = [file for part, folder in zip(lineage, places, strict=True) for file in part.plugin_files(folder)]
     catalogue = load_catalogue(files=dict.fromkeys(files))
     recipe = validate(composition, catalogue)
     return _moved(recipe, folders) if folders else recipe, catalogue
+
+
+def _named_result(recipe_file: Path | None, reference: str) -> tuple[Path, Pinned]:
+    """The recipe of ``registry:name:version`` and what it stands for.
+
+    Raises:
+        ValueError: there is no such result; the message says what there is.
+    """
+    from recipe_engine.lockfile import SUFFIX, read_lock
+    from recipe_engine.model import Pinned
+    from recipe_registry import UnknownName, split_reference
+
+    lock = read_lock(recipe_file.with_suffix(SUFFIX)) if recipe_file else None
+    locked = lock.results.get(reference, reference) if lock else reference
+    try:
+        result = open_registry(create=False).names.get(*split_reference(locked.partition(":")[2]))
+    except UnknownName as error:
+        raise ValueError(f"{error.message} {error.hint}") from None
+    return result.folder / result.recipe_file, Pinned(f"registry:{result.reference}", result.artifacts)
 
 
 def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Catalogue]:

@@ -40,7 +40,7 @@ def command(recipe_file: str, check: bool, upgrades: tuple[str, ...], as_json: b
     """
     from recipe_engine.lockfile import check_commits, check_lock, drift, known_of, lock_path, read_lock, write_lock
 
-    recipe, catalogue = open_recipe(recipe_file, ())
+    recipe, catalogue = open_recipe(recipe_file, (), by_lock=not {"model", EVERYTHING} & {*upgrades})
     path = lock_path(recipe)
     before = read_lock(path)
     if check:
