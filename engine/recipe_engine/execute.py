@@ -26,6 +26,7 @@ from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import METRICS_FILE, holds_adapter, payload_digest, payload_files
+from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
 from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
@@ -198,6 +199,7 @@ class Execution:
         self._planner = Planner(self._recipe, self._registry, self._terms.hardware, resolution, self._nodes)
         check_model(self._recipe, self._catalogue, self._planner.outline())
         found = resolution.known()
+        remember_lines(self._registry.home, found.values())
         self._journal.resolved(found)
         begin = begin_message(
             self._nodes,

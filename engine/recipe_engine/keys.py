@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from recipe_engine.graph import Node
 
 KEY_FORMAT = 2
+SOURCE_CHANGED = "source changed"
+"""What :func:`differences` says of the files that a node reads."""
 # Text is text on any machine; everything after it goes through floating-point sums.
 _TEXT_STAGES = frozenset({"tokenizer", "prepare"})
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.graph import Node, build_graph
-from recipe_engine.keys import differences, key_components, key_of, source_digest
+from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Pins, Resolution, peek
 from recipe_engine.outline import check_device, check_model, outline_of
+from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
 
 if TYPE_CHECKING:
@@ -194,9 +195,17 @@ class Planner:
         before = next(filter(None, map(self.registry.artifacts.lookup, keys)), None)
         if before is None or key_of(components) in keys:
             return "its artifact is gone"
-        changes = list(differences(before.components, components))
+        changes = [self._told(node, before.components, change) for change in differences(before.components, components)]
         more = f" and {len(changes) - MAX_DIFFERENCES} more" if len(changes) > MAX_DIFFERENCES else ""
         return ", ".join(changes[:MAX_DIFFERENCES]) + more
+
+    def _told(self, node: Node, before: Mapping[str, Any], change: str) -> str:
+        """A change of a source with the rows that changed, where that can be known."""
+        source = self._source(node)
+        if change != SOURCE_CHANGED or source is None:
+            return change
+        rows = changed_rows(self.registry.home, before["inputs"]["source"], source)
+        return f"{node.source}: {rows}" if rows else f"{node.source} changed"
 
     def _makers(self, node: Node) -> Iterator[Node]:
         """The nodes that made the model that a node gets, the last first."""

@@ -89,6 +89,13 @@ def test_another_learning_rate_trains_again(finished: Workspace, first_run: tupl
     assert next(node for node in after if after[node] != before[node]) == "train"
 
 
+def test_a_changed_row_is_counted(finished: Workspace) -> None:
+    finished.edit_file("rows.jsonl", "What comes after 3?", "And what comes after 3?")
+    plan = finished.recipe("plan", "tiny.toml").out
+    assert "prepare.train                will run    data.train: 1 row changed\n" in plan
+    assert "load                         cached " in plan  # another row does not quantize or load anything again
+
+
 def test_names_and_comments_change_nothing(finished: Workspace) -> None:
     finished.edit('name = "tiny"', '# A comment.\nname = "other"')
     assert ran(finished.run().result) == ["push.folder"]

@@ -178,7 +178,7 @@ def test_why_names_an_input_whose_content_changed(bench: Bench) -> None:
     bench.run()
     (bench.folder / "train.jsonl").write_text("other rows")
     plan = bench.plan()
-    assert (plan["prepare.train"].state, plan["prepare.train"].why) == ("will run", "source changed")
+    assert (plan["prepare.train"].state, plan["prepare.train"].why) == ("will run", "data.train changed")
     assert (plan["train"].state, plan["train"].why) == ("depends on", "prepare.train")
 
 

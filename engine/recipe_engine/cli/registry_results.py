@@ -52,6 +52,6 @@ def _to_json(result: NamedResult, registry: Registry) -> dict[str, object]:
         "stages": list(result.stages),
         "retired": result.retired,
         "events": [
-            {"kind": event.kind, "by": event.by, "at": event.at, "stage": event.stage or None} for event in history
+            {"kind": event.kind, "by": event.by, "at": event.at, "stage": event.stage or None} for event in events
         ],
     }
