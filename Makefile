@@ -19,7 +19,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 PYTEST = $(TEST_ENVIRONMENT) $(BIN)/pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz docs check clean
+.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz kills docs check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +69,9 @@ bench: setup ## Measure speed and memory
 
 fuzz: setup ## Throw two million inputs at the recipe reader
 	@$(BIN)/python -m tests.fuzz
+
+kills: setup ## Kill thirty trainings at random moments; each must end in the same bytes
+	@$(TEST_ENVIRONMENT) $(BIN)/python -m tests.bench.kills
 
 docs: setup ## Check that the documentation is true
 	@$(BIN)/pytest tests/docs
