@@ -28,6 +28,15 @@ def encode_json(value: Any, *, indent: int | None = None) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def encode_file(value: Any) -> bytes:
+    """The bytes of a document's file: sorted keys, two spaces, a newline at the end.
+
+    Raises:
+        ValueError: the value contains NaN or an infinity.
+    """
+    return encode_json(value, indent=2) + b"\n"
+
+
 def json_safe(value: Any) -> Any:
     """``value`` with tuples as lists, and NaN and infinities as ``"nan"``, ``"inf"``, ``"-inf"``.
 
@@ -50,7 +59,11 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: it is torn or no document of ours; the message is a clause that says how.
         NewerFormat: a later version of this program wrote it.
     """
-    data = path.read_bytes()
+    return parse(path.read_bytes(), path)
+
+
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """The document that a file holds; see :func:`read`."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
