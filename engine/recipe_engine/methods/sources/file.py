@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recipe_engine.contract import MODEL_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.paths import expanded
-from recipe_registry import sha256_file
+from recipe_engine.methods.sources.known_digests import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ class FileSource:
         Raises:
             UnresolvedInput: where it is not there, not readable, or of the wrong kind.
         """
-        return _resolve(request)
+        return _resolve(request, remember=False)
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
         """Hash the file, or the files of the folder that belong to a model.
@@ -31,10 +31,10 @@ class FileSource:
             UnresolvedInput: where it is not there, not readable, or of the wrong kind.
         """
         del reporter
-        return _resolve(request)
+        return _resolve(request, remember=True)
 
 
-def _resolve(request: SourceRequest) -> ResolvedSource:
+def _resolve(request: SourceRequest, *, remember: bool) -> ResolvedSource:
     path = request.folder / expanded(request.name, request.reference)
     try:
         files = _model_files(path) if request.kind == "model" and path.is_dir() else {path.name: path}
@@ -49,7 +49,8 @@ def _resolve(request: SourceRequest) -> ResolvedSource:
         if not files:
             raise UnresolvedInput(f"{request.reference}: {path} holds no file of a model.", _expected_files())
         found = [
-            SourceFile(name, local, sha256_file(local), local.stat().st_size) for name, local in sorted(files.items())
+            SourceFile(name, local, sha256_of(local, request.cache, remember=remember), local.stat().st_size)
+            for name, local in sorted(files.items())
         ]
     except OSError as error:
         raise UnresolvedInput(f"{request.reference}: cannot read {path}: {error.strerror}.") from error
