@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from recipe_registry import durable, home, keys, locks, manifest
-from recipe_registry.digests import hex_of, sha256_file
+from recipe_registry import checking, durable, home, keys, locks, manifest
+from recipe_registry.areas import LOCK_FILE, Staging, WorkAreas
+from recipe_registry.digests import hex_of
 from recipe_registry.errors import DamagedArtifact, MissingArtifact
 from recipe_registry.keys import KeyRecord
-from recipe_registry.manifest import MANIFEST_FILE, Artifact, Entry, Reference
+from recipe_registry.manifest import MANIFEST_FILE, Artifact, Entry, Manifest, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 __all__ = ["Artifact", "ArtifactStore", "Entry", "KeyRecord", "Reference"]
 
-LOCK_FILE = ".lock"
-_UNSAFE = re.compile(r"[^A-Za-z0-9_@-]+")
+_ARTIFACT = re.compile(r"sha256-[0-9a-f]{64}")
+_KEY = re.compile(r"[0-9a-f]{64}\.json")
 
 
 class ArtifactStore:
@@ -36,11 +36,8 @@ class ArtifactStore:
         self._home = home
         self._artifacts = home / "artifacts"
         self._keys = home / "keys"
-        self._work = home / "work"
-        self._tmp = home / "tmp"
-        # Descriptors that hold the lock of a staging directory, for as long as it is being filled.
-        self._staged: dict[Path, int] = {}
-        self._held: set[Path] = set()
+        self._staging = Staging(home)
+        self._areas = WorkAreas(home, self._staging)
 
     def stage(self, name: str) -> Path:
         """A new empty directory to write an artifact into; commit it or drop it.
@@ -51,15 +48,7 @@ class ArtifactStore:
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        home.create(self._home)
-        # Under this lock nobody clears tmp/: the directory cannot pass for a leftover before it is locked.
-        with locks.exclusive(self._tmp / LOCK_FILE):
-            staging = self._new_name(name)
-            durable.create_directory(staging)
-            descriptor = locks.open_directory(staging)
-            locks.try_lock(descriptor)
-        self._staged[staging] = descriptor
-        return staging
+        return self._staging.make(name)
 
     def commit(self, staging: Path, references: Sequence[Reference] = ()) -> Artifact:
         """Make what is in a staging directory an artifact, whole or not at all.
@@ -77,17 +66,29 @@ class ArtifactStore:
             RefusedArtifact: a link, a device, a ``manifest.json``, or paths that make no sense.
             StoreNotWritable: the disk or a permission forbids it.
         """
-        content = manifest.scan(staging, references)
+        artifact = self.adopt(staging, manifest.scan(staging, references))
+        self._staging.release(staging)
+        return artifact
+
+    def adopt(self, folder: Path, content: Manifest) -> Artifact:
+        """Make a folder an artifact whose content was hashed already, as it was written; see :meth:`commit`.
+
+        Args:
+            folder: in a staging directory, or one itself; holds the files of the manifest and nothing else.
+            content: its manifest.
+
+        Raises:
+            StoreNotWritable: the disk or a permission forbids it.
+        """
         durable.make_directory(self._artifacts)
-        final = self._path(content.digest)
-        self._clear_if_damaged(content.digest)
+        final = self.folder(content.digest)
+        self.remove_if_damaged(content.digest)
         try:
-            durable.write_json(staging / MANIFEST_FILE, content.to_json())
-            durable.commit_directory(staging, final)
+            durable.write_json(folder / MANIFEST_FILE, content.to_json())
+            durable.commit_directory(folder, final)
         except BaseException:
-            durable.remove_file(staging / MANIFEST_FILE)
+            durable.remove_file(folder / MANIFEST_FILE)
             raise
-        self._unstage(staging)
         return Artifact(content.digest, final, content.entries, content.references)
 
     def drop_staging(self, staging: Path) -> None:
@@ -96,8 +97,7 @@ class ArtifactStore:
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        durable.remove_tree(staging)
-        self._unstage(staging)
+        self._staging.drop(staging)
 
     def get(self, digest: str, *, verify: bool = False) -> Artifact:
         """The artifact of a digest, checked: its manifest is the one of this digest, every file has its size.
@@ -113,22 +113,44 @@ class ArtifactStore:
             ValueError: ``digest`` is none.
         """
         digest = f"sha256:{hex_of(digest)}"
-        path = self._path(digest)
+        path = self.folder(digest)
         if not path.is_dir():
             raise MissingArtifact(f"There is no artifact {digest} in {self._home}.", "Run its recipe again.")
-        try:
-            content = manifest.read(path / MANIFEST_FILE)
-        except FileNotFoundError:
-            raise _damaged(path, MANIFEST_FILE, "is missing") from None
-        except ValueError as error:
-            raise _damaged(path, MANIFEST_FILE, f"cannot be used: {error}") from error
-        if content.digest != digest:
-            raise _damaged(path, MANIFEST_FILE, f"has the digest {content.digest}")
-        for entry in content.entries:
-            _check_entry(path, entry, verify=verify)
-        if verify:
-            _check_no_extra_files(path, content.entries)
+        content = checking.read_manifest(path, digest)
+        for damage in checking.damages(path, content, verify=verify):
+            raise damage.error()
         return Artifact(digest, path, content.entries, content.references)
+
+    def folder(self, digest: str) -> Path:
+        """Where the artifact of a digest is, if it is there.
+
+        Raises:
+            ValueError: ``digest`` is none.
+        """
+        return self._artifacts / f"sha256-{hex_of(digest)}"
+
+    def key_file(self, key: str) -> Path:
+        """Where the record of a key is, if there is one.
+
+        Raises:
+            ValueError: ``key`` is none.
+        """
+        return self._keys / f"{hex_of(key)}.json"
+
+    def digests(self) -> list[str]:
+        """The digests of all artifacts, sorted; whether they are whole is for :meth:`get` to say."""
+        return sorted(f"sha256:{name.removeprefix('sha256-')}" for name in _names(self._artifacts, _ARTIFACT))
+
+    def records(self) -> Iterator[KeyRecord]:
+        """Every record of a key that can be used, sorted by key, whether its artifact is still there or not.
+
+        Raises:
+            NewerFormat: a later version of this program wrote one.
+        """
+        for name in sorted(_names(self._keys, _KEY)):
+            found = keys.read(self._keys / name, f"sha256:{name.removesuffix('.json')}")
+            if found is not None:
+                yield found
 
     def record_key(
         self,
@@ -159,7 +181,7 @@ class ArtifactStore:
         home.create(self._home)
         with locks.exclusive(self._keys / LOCK_FILE):
             if self.lookup(key) is None:
-                durable.write_json(self._key_path(key), record.to_json())
+                durable.write_json(self.key_file(key), record.to_json())
 
     def lookup(self, key: str) -> KeyRecord | None:
         """The record of a key, or None: unknown, torn, or its artifact is gone.
@@ -170,8 +192,8 @@ class ArtifactStore:
             NewerFormat: a later version of this program wrote it.
             ValueError: ``key`` is none.
         """
-        record = keys.read(self._key_path(key), f"sha256:{hex_of(key)}")
-        if record is None or not self._path(record.artifact).is_dir():
+        record = keys.read(self.key_file(key), f"sha256:{hex_of(key)}")
+        if record is None or not self.folder(record.artifact).is_dir():
             return None
         return record
 
@@ -181,26 +203,15 @@ class ArtifactStore:
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        if not self._tmp.is_dir():
-            return
-        leftovers: dict[Path, int] = {}
-        with locks.exclusive(self._tmp / LOCK_FILE):
-            for path in sorted(self._tmp.iterdir()):
-                # The lock tells the living from the dead, also where process ids are reused.
-                try:
-                    descriptor = locks.open_directory(path)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                if locks.try_lock(descriptor):
-                    leftovers[path] = descriptor
-                else:
-                    os.close(descriptor)
-        for path, descriptor in leftovers.items():
-            durable.remove_tree(path)
-            os.close(descriptor)
+        self._staging.discard_leftovers()
 
-    @contextmanager
-    def work_area(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[Path]:
+    def leftovers(self) -> list[Path]:
+        """What dead processes left in ``tmp/``, sorted. Nothing is removed."""
+        return self._staging.leftovers()
+
+    def work_area(
+        self, key: str, on_wait: Callable[[], None] | None = None, components: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Path]:
         """The work area of a key, for this process alone; checkpoints in it outlive the process.
 
         After a wait the other process has probably committed: look the key up again. Not re-entrant.
@@ -208,19 +219,12 @@ class ArtifactStore:
         Args:
             key: ``"sha256:<hex>"`` or the bare digits.
             on_wait: called once if another process is at work in it, before the wait begins.
+            components: the key's readable parts; what they name is kept for as long as the area is.
 
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        area = self._work / hex_of(key)
-        home.create(self._home)
-        descriptor = locks.acquire(area / LOCK_FILE, on_wait)
-        self._held.add(area)
-        try:
-            yield area
-        finally:
-            self._held.discard(area)
-            os.close(descriptor)
+        return self._areas.hold(key, on_wait, components)
 
     def drop_work_area(self, key: str) -> None:
         """Remove the work area of a key once its artifact is committed.
@@ -231,68 +235,30 @@ class ArtifactStore:
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        area = self._work / hex_of(key)
-        descriptor: int | None = None
-        if area not in self._held:
-            descriptor = locks.acquire_if_free(area / LOCK_FILE)
-            if descriptor is None:
-                return
-        try:
-            self._remove_at_once(area)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+        self._areas.drop(key)
 
-    def _clear_if_damaged(self, digest: str) -> None:
+    def remove_if_damaged(self, digest: str) -> bool:
+        """Read an artifact whole and remove it where it is not what its digest says: it will be made anew.
+
+        Returns:
+            Whether it was removed.
+
+        Raises:
+            StoreNotWritable: the disk or a permission forbids it.
+        """
         try:
             self.get(digest, verify=True)
         except MissingArtifact:
-            return
+            return False
         except DamagedArtifact:
-            self._remove_at_once(self._path(digest))
-
-    def _remove_at_once(self, path: Path) -> None:
-        durable.make_directory(self._tmp)
-        aside = self._new_name("removed")
-        if durable.move_aside(path, aside):
-            durable.remove_tree(aside)
-
-    def _new_name(self, name: str) -> Path:
-        return self._tmp / f"{_UNSAFE.sub('-', name)}-{os.getpid()}-{os.urandom(4).hex()}"
-
-    def _unstage(self, staging: Path) -> None:
-        descriptor = self._staged.pop(staging, None)
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def _path(self, digest: str) -> Path:
-        return self._artifacts / f"sha256-{hex_of(digest)}"
-
-    def _key_path(self, key: str) -> Path:
-        return self._keys / f"{hex_of(key)}.json"
+            self._staging.remove_at_once(self.folder(digest))
+            return True
+        return False
 
 
-def _check_entry(artifact: Path, entry: Entry, *, verify: bool) -> None:
-    path = artifact / entry.path
+def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    """What a folder holds under names of that form; nothing where there is no folder."""
     try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise _damaged(artifact, entry.path, "is missing") from None
-    if not manifest.is_regular(status):
-        raise _damaged(artifact, entry.path, "is not a regular file")
-    if status.st_size != entry.size:
-        raise _damaged(artifact, entry.path, f"has {status.st_size} bytes instead of {entry.size}")
-    if verify and (found := sha256_file(path)) != entry.sha256:
-        raise _damaged(artifact, entry.path, f"has the sha256 {found} instead of {entry.sha256}")
-
-
-def _check_no_extra_files(artifact: Path, entries: Sequence[Entry]) -> None:
-    known = {entry.path for entry in entries} | {MANIFEST_FILE}
-    for path in sorted(manifest.list_files(artifact)):
-        if path not in known:
-            raise _damaged(artifact, path, "is not in the manifest")
-
-
-def _damaged(artifact: Path, file: str, what: str) -> DamagedArtifact:
-    hint = f"Remove {artifact} and run the recipe again: it will be made anew."
-    return DamagedArtifact(f"Artifact {artifact.name} is damaged: {file} {what}.", hint)
+        return [path.name for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    except FileNotFoundError:
+        return []

@@ -204,6 +204,28 @@ def move_aside(path: Path, target: Path) -> bool:
         return True
 
 
+def move_all_aside(paths: Iterable[Path], folder: Path) -> None:
+    """Take files and directories out of sight, each in one step; what is gone already is fine.
+
+    Args:
+        paths: of one parent directory, each with a name of its own.
+        folder: an empty directory on the same file system.
+
+    Raises:
+        StoreNotWritable: the disk or a permission forbids it; some may have been moved.
+    """
+    parents = set()
+    for path in paths:
+        with writing(path):
+            with suppress(FileNotFoundError):
+                path.rename(folder / path.name)
+            fault_point("all.moved")
+        parents.add(path.parent)
+    for parent in parents:
+        with writing(parent):
+            _sync(parent)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory and all in it; what another process removed meanwhile is fine.
 

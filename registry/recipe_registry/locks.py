@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipe_registry import durable
@@ -13,7 +14,6 @@ from recipe_registry.errors import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FIRST_POLL_SECONDS = 0.001
 LAST_POLL_SECONDS = 0.05
@@ -28,6 +28,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def try_shared(descriptor: int) -> bool:
+    """Take the lock of an open file together with others that share it, unless somebody has it alone."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def open_directory(path: Path) -> int:
     """A descriptor of a directory, to be locked.
 
@@ -37,7 +46,7 @@ def open_directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def acquire(path: Path, on_wait: Callable[[], None] | None = None) -> int:
+def acquire(path: Path, on_wait: Callable[[], None] | None = None, attempt: Callable[[int], bool] = try_lock) -> int:
     """Wait for the lock of a lock file and return its descriptor; closing it frees the lock.
 
     The folder and the file are created. The wait polls, so that Ctrl-C ends it.
@@ -45,6 +54,7 @@ def acquire(path: Path, on_wait: Callable[[], None] | None = None) -> int:
     Args:
         path: the lock file.
         on_wait: called once if somebody else has the lock.
+        attempt: :func:`try_lock`, or :func:`try_shared`.
 
     Raises:
         StoreNotWritable: the lock file cannot be created.
@@ -53,7 +63,7 @@ def acquire(path: Path, on_wait: Callable[[], None] | None = None) -> int:
     while True:
         descriptor = _open(path)
         try:
-            while not try_lock(descriptor):
+            while not attempt(descriptor):
                 if on_wait is not None:
                     on_wait()
                     on_wait = None
@@ -96,6 +106,20 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def holders(path: Path) -> list[int]:
+    """Ids of the processes that hold the lock of a lock file, as far as the kernel tells; sorted.
+
+    Source: proc(5), ``/proc/locks``: ``1: FLOCK  ADVISORY  READ 1234 08:02:5678 0 EOF``.
+    """
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    rows = [line.split() for line in lines]
+    return sorted({int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)})
 
 
 def _open(path: Path) -> int:

@@ -1,0 +1,183 @@
+"""What nothing in a registry needs any more, and its removal.
+
+An artifact is kept where a root names it, or a key record of an artifact that is kept does: its inputs. Digests are
+looked for everywhere in a root, so whatever a later version writes into its records keeps what it names.
+
+Removal moves aside first, in the order artifacts, key records, work areas: at any moment, all that can be seen is
+whole, and a record never outlives its artifact unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recipe_registry import durable
+from recipe_registry.areas import COMPONENTS_FILE
+from recipe_registry.record import RUN_FILE
+from recipe_registry.runs import EVENTS_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from recipe_registry.registry import Registry
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_WORK_AREA = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What can be removed from a registry.
+
+    Attributes:
+        artifacts: digests, sorted.
+        keys: of records whose artifact is gone or goes, sorted.
+        work_areas: keys whose artifact is committed, sorted.
+        leftovers: what dead processes left in ``tmp/``, sorted.
+        size: bytes that go, those of key records apart.
+        kept: how many artifacts stay.
+    """
+
+    artifacts: tuple[str, ...]
+    keys: tuple[str, ...]
+    work_areas: tuple[str, ...]
+    leftovers: tuple[Path, ...]
+    size: int
+    kept: int
+
+    def __bool__(self) -> bool:
+        return any((self.artifacts, self.keys, self.work_areas, self.leftovers))
+
+
+def of_runs(registry: Registry) -> Iterator[str]:
+    """What the records of runs name, and the events of runs that did not come to write their record's end."""
+    known = set()
+    for record in registry.runs.list():
+        known.add(record.id)
+        yield json.dumps(record.to_json())
+        if record.status == "running":
+            yield _text(registry.runs.directory(record.id) / EVENTS_FILE)
+    for folder in _entries(registry.home / "runs"):
+        # A record that cannot be read may be mended: what it names stays.
+        if folder.name not in known:
+            yield from (_text(folder / RUN_FILE), _text(folder / EVENTS_FILE))
+
+
+def of_work_areas(registry: Registry) -> Iterator[str]:
+    """The inputs of what is not finished."""
+    for area in _entries(registry.home / "work"):
+        yield _text(area / COMPONENTS_FILE)
+
+
+ROOTS: tuple[Callable[[Registry], Iterator[str]], ...] = (of_runs, of_work_areas)
+"""Each yields texts; the digests in them are kept. Whatever else shall keep artifacts is added here."""
+
+
+def find(registry: Registry) -> Garbage:
+    """Look through a registry; nothing is written.
+
+    Raises:
+        NewerFormat: a later version of this program wrote a key record.
+    """
+    artifacts = registry.artifacts.digests()
+    there = set(artifacts)
+    named: dict[str, set[str]] = {}
+    records: dict[str, str] = {}
+    for record in registry.artifacts.records():
+        records[record.key] = record.artifact
+        named.setdefault(record.artifact, set()).update(_digests(json.dumps(dict(record.components))))
+    kept = _reached({digest for root in ROOTS for text in root(registry) for digest in _digests(text)}, named) & there
+    gone = tuple(digest for digest in artifacts if digest not in kept)
+    keys = tuple(key for key, artifact in records.items() if artifact not in kept)
+    finished = tuple(key for key in _work_areas(registry) if records.get(key) in there)
+    leftovers = tuple(registry.artifacts.leftovers())
+    folders = [registry.artifacts.folder(digest) for digest in gone] + [_work_area(registry, key) for key in finished]
+    size = sum(_size(folder) for folder in (*folders, *leftovers))
+    return Garbage(gone, keys, finished, leftovers, size, len(kept))
+
+
+def collect(registry: Registry, on_wait: Callable[[list[int]], None] | None = None) -> Garbage:
+    """Remove what nothing needs, once no recipe runs in this registry. A killed collection is finished by the next.
+
+    Args:
+        registry: the registry.
+        on_wait: called once with the ids of the processes that are waited for.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        StoreNotWritable: the disk or a permission forbids it; what is left is whole.
+        NewerFormat: a later version of this program wrote a key record.
+    """
+    with registry.unused(on_wait):
+        found = find(registry)
+        store = registry.artifacts
+        _remove(registry, [store.folder(digest) for digest in found.artifacts])
+        _remove(registry, [store.key_file(key) for key in found.keys])
+        for key in found.work_areas:
+            store.drop_work_area(key)
+        store.discard_staging()
+    return found
+
+
+def _remove(registry: Registry, paths: list[Path]) -> None:
+    if paths:
+        aside = registry.artifacts.stage("removed")
+        durable.move_all_aside(paths, aside)
+        registry.artifacts.drop_staging(aside)
+
+
+def _reached(roots: Iterable[str], named: Mapping[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        digest = waiting.pop()
+        if digest not in reached:
+            reached.add(digest)
+            waiting.extend(named.get(digest, ()))
+    return reached
+
+
+def _digests(text: str) -> list[str]:
+    return _DIGEST.findall(text)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _work_areas(registry: Registry) -> list[str]:
+    names = [area.name for area in _entries(registry.home / "work")]
+    return [f"sha256:{name}" for name in names if _WORK_AREA.fullmatch(name)]
+
+
+def _work_area(registry: Registry, key: str) -> Path:
+    return registry.home / "work" / key.removeprefix("sha256:")
+
+
+def _size(path: Path) -> int:
+    """Bytes of the files in a folder; a file that goes meanwhile counts nothing."""
+    size = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                size += _size(path / entry.name) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+    except OSError:
+        return size
+    return size
