@@ -47,9 +47,11 @@ class Staging:
             os.close(descriptor)
 
     def drop(self, staging: Path) -> None:
-        """Remove a staging directory and all in it."""
-        durable.remove_tree(staging)
-        self.release(staging)
+        """Remove a staging directory and all in it; what cannot be removed is a leftover from now on."""
+        try:
+            durable.remove_tree(staging)
+        finally:
+            self.release(staging)
 
     def remove_at_once(self, path: Path) -> None:
         """Remove a directory of the registry so that nobody sees it half removed."""

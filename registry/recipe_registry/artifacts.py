@@ -139,7 +139,7 @@ class ArtifactStore:
 
     def digests(self) -> list[str]:
         """The digests of all artifacts, sorted; whether they are whole is for :meth:`get` to say."""
-        return sorted(f"sha256:{name.removeprefix('sha256-')}" for name in _names(self._artifacts, _ARTIFACT))
+        return [f"sha256:{path.name.removeprefix('sha256-')}" for path in _matching(self._artifacts, _ARTIFACT)]
 
     def records(self) -> Iterator[KeyRecord]:
         """Every record of a key that can be used, sorted by key, whether its artifact is still there or not.
@@ -147,10 +147,21 @@ class ArtifactStore:
         Raises:
             NewerFormat: a later version of this program wrote one.
         """
-        for name in sorted(_names(self._keys, _KEY)):
-            found = keys.read(self._keys / name, f"sha256:{name.removesuffix('.json')}")
+        for path in _matching(self._keys, _KEY):
+            found = keys.read(path, f"sha256:{path.stem}")
             if found is not None:
                 yield found
+
+    def links(self) -> Iterator[tuple[str, str, str]]:
+        """Key, artifact and whole text of each of :meth:`records`, for who has to go through very many.
+
+        Raises:
+            NewerFormat: a later version of this program wrote one.
+        """
+        for path in _matching(self._keys, _KEY):
+            found = keys.read_link(path)
+            if found is not None:
+                yield f"sha256:{path.stem}", *found
 
     def record_key(
         self,
@@ -256,9 +267,9 @@ class ArtifactStore:
         return False
 
 
-def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
-    """What a folder holds under names of that form; nothing where there is no folder."""
+def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """What a folder holds under names of that form, sorted; nothing where there is no folder."""
     try:
-        return [path.name for path in folder.iterdir() if pattern.fullmatch(path.name)]
+        return sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=lambda path: path.name)
     except FileNotFoundError:
         return []

@@ -50,7 +50,11 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: it is torn or no document of ours; the message is a clause that says how.
         NewerFormat: a later version of this program wrote it.
     """
-    data = path.read_bytes()
+    return parse(path.read_bytes(), path)
+
+
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """The document that a file holds; see :func:`read`."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

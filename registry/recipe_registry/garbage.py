@@ -21,7 +21,7 @@ from recipe_registry.record import RUN_FILE
 from recipe_registry.runs import EVENTS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from recipe_registry.registry import Registry
@@ -86,12 +86,13 @@ def find(registry: Registry) -> Garbage:
     """
     artifacts = registry.artifacts.digests()
     there = set(artifacts)
-    named: dict[str, set[str]] = {}
     records: dict[str, str] = {}
-    for record in registry.artifacts.records():
-        records[record.key] = record.artifact
-        named.setdefault(record.artifact, set()).update(_digests(json.dumps(dict(record.components))))
-    kept = _reached({digest for root in ROOTS for text in root(registry) for digest in _digests(text)}, named) & there
+    inputs: dict[str, tuple[str, ...]] = {}
+    for key, artifact, text in registry.artifacts.links():
+        records[key] = artifact
+        inputs[artifact] = (*inputs.get(artifact, ()), *_digests(text))
+    roots = (digest for root in ROOTS for text in root(registry) for digest in _digests(text))
+    kept = _reached(roots, inputs) & there
     gone = tuple(digest for digest in artifacts if digest not in kept)
     keys = tuple(key for key, artifact in records.items() if artifact not in kept)
     finished = tuple(key for key in _work_areas(registry) if records.get(key) in there)
@@ -129,18 +130,21 @@ def collect(registry: Registry, on_wait: Callable[[list[int]], None] | None = No
 def _remove(registry: Registry, paths: list[Path]) -> None:
     if paths:
         aside = registry.artifacts.stage("removed")
-        durable.move_all_aside(paths, aside)
-        registry.artifacts.drop_staging(aside)
+        try:
+            durable.move_all_aside(paths, aside)
+        finally:
+            registry.artifacts.drop_staging(aside)
 
 
-def _reached(roots: Iterable[str], named: Mapping[str, set[str]]) -> set[str]:
+def _reached(roots: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> set[str]:
+    """The roots, their inputs, the inputs of those, and so on."""
     reached: set[str] = set()
     waiting = list(roots)
     while waiting:
         digest = waiting.pop()
         if digest not in reached:
             reached.add(digest)
-            waiting.extend(named.get(digest, ()))
+            waiting.extend(inputs.get(digest, ()))
     return reached
 
 
@@ -171,13 +175,14 @@ def _work_area(registry: Registry, key: str) -> Path:
     return registry.home / "work" / key.removeprefix("sha256:")
 
 
-def _size(path: Path) -> int:
-    """Bytes of the files in a folder; a file that goes meanwhile counts nothing."""
+def _size(folder: Path | str) -> int:
+    """Bytes of the files in a folder; what goes meanwhile counts nothing."""
     size = 0
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(folder) as entries:
             for entry in entries:
-                size += _size(path / entry.name) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+                is_folder = entry.is_dir(follow_symlinks=False)
+                size += _size(entry.path) if is_folder else entry.stat(follow_symlinks=False).st_size
     except OSError:
         return size
     return size

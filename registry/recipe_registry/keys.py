@@ -65,3 +65,18 @@ def read(path: Path, key: str) -> KeyRecord | None:
     if record.key != key or any(not isinstance(document[name], kind) for name, kind in _JSON_TYPES.items()):
         return None
     return record
+
+
+def read_link(path: Path) -> tuple[str, str] | None:
+    """The artifact of a record and the record's whole text, or None where :func:`read` finds no record either.
+
+    Raises:
+        NewerFormat: a later version of this program wrote it.
+    """
+    try:
+        data = path.read_bytes()
+        artifact = documents.parse(data, path)["artifact"]
+        hex_of(artifact)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return artifact, data.decode("utf-8", "replace")
