@@ -28,6 +28,15 @@ def encode_json(value: Any, *, indent: int | None = None) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def encode_file(value: Any) -> bytes:
+    """The bytes of a document's file: sorted keys, two spaces, a newline at the end.
+
+    Raises:
+        ValueError: the value contains NaN or an infinity.
+    """
+    return encode_json(value, indent=2) + b"\n"
+
+
 def json_safe(value: Any) -> Any:
     """``value`` with tuples as lists, and NaN and infinities as ``"nan"``, ``"inf"``, ``"-inf"``.
 

@@ -7,12 +7,16 @@
     │   └── MissingArtifact    exit 8   there is no artifact of this digest
     ├── DamagedRun             exit 8   a run record cannot be read
     ├── NewerFormat            exit 8   written by a later version of this program
+    ├── RefusedArchive         exit 8   an archive is not what an export writes
+    ├── DamagedRemote          exit 8   a remote holds something else than it says
     ├── RefusedArtifact        exit 5   a producer left something that cannot become an artifact
     ├── DamagedName            exit 8   a named result cannot be read
     ├── UnknownName            exit 2   no result has this name and version
     ├── NameTaken              exit 2   the version stands for another result
     ├── UnknownRun             exit 2   no run has this id
     ├── AmbiguousRun           exit 2   several runs begin like this
+    ├── UnknownArtifact        exit 2   no artifact has this digest, or several begin like this
+    ├── RemoteUnreachable      exit 3   a remote does not answer, or refuses
     └── StoreNotWritable       exit 4   a read-only or full disk
 """
 
@@ -69,6 +73,26 @@ class DamagedRun(RegistryError):
 
 class NewerFormat(RegistryError):
     """A file was written by a later version of this program, so this one must not interpret it."""
+
+
+class RefusedArchive(RegistryError):
+    """An archive is not what an export writes; nothing of it was taken. The message names the member."""
+
+
+class DamagedRemote(RegistryError):
+    """A remote holds something else than it says. The message names the file; nothing of it was taken."""
+
+
+class RemoteUnreachable(RegistryError):
+    """A remote does not answer, or refuses."""
+
+    exit_code = 3
+
+
+class UnknownArtifact(RegistryError):
+    """What a user named is the digest of no artifact, or the beginning of several."""
+
+    exit_code = 2
 
 
 class RefusedArtifact(RegistryError):

@@ -57,10 +57,18 @@ def read(path: Path, key: str) -> KeyRecord | None:
         NewerFormat: a later version of this program wrote it.
     """
     try:
-        document = documents.read(path)
+        return parse(path.read_bytes(), path, key)
+    except FileNotFoundError:
+        return None
+
+
+def parse(data: bytes, path: Path, key: str) -> KeyRecord | None:
+    """The record in the bytes of a file; see :func:`read`."""
+    try:
+        document = documents.parse(data, path)
         record = KeyRecord(**{field.name: document[field.name] for field in fields(KeyRecord)})
         hex_of(record.artifact)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     if record.key != key or any(not isinstance(document[name], kind) for name, kind in _JSON_TYPES.items()):
         return None

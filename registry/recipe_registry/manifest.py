@@ -132,7 +132,12 @@ def read(path: Path) -> Manifest:
         ValueError: it is torn or makes no sense; the message is a clause that says how.
         NewerFormat: a later version of this program wrote it.
     """
-    document = documents.read(path)
+    return parse(path.read_bytes(), path)
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """The manifest in the bytes of a file; see :func:`read`."""
+    document = documents.parse(data, path)
     try:
         manifest = Manifest(
             tuple(Entry(**entry) for entry in document["entries"]),
@@ -144,6 +149,11 @@ def read(path: Path) -> Manifest:
     if problem:
         raise ValueError(problem)
     return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes of a manifest's file."""
+    return documents.encode_file(manifest.to_json())
 
 
 def is_regular(status: os.stat_result) -> bool:
@@ -192,7 +202,7 @@ def _problem(manifest: Manifest) -> str:
     items: tuple[Entry | Reference, ...] = (*manifest.entries, *manifest.references)
     seen: set[str] = set()
     for item in items:
-        problem = _item_problem(item)
+        problem = entry_problem(item)
         if problem:
             return f"{item.path!r} {problem}"
         if item.path in seen:
@@ -201,7 +211,13 @@ def _problem(manifest: Manifest) -> str:
     return ""
 
 
-def _item_problem(item: Entry | Reference) -> str:
+def entry_problem(item: Entry | Reference, *, own_name: str = MANIFEST_FILE) -> str:
+    """What is wrong with a path, digest or size, as the rest of a sentence; ``""`` where nothing is.
+
+    Args:
+        item: of unknown origin.
+        own_name: the path that is the registry's own.
+    """
     # A manifest may come from another machine: its types are not given, its paths must not lead out.
     source = item.source if isinstance(item, Reference) else ""
     if not all(isinstance(text, str) for text in (item.path, item.sha256, source)):
@@ -209,7 +225,7 @@ def _item_problem(item: Entry | Reference) -> str:
     parts = item.path.split("/")
     if any(part in ("", ".", "..") for part in parts) or _UNFIT_NAME.search(item.path):
         return "is not a path inside an artifact"
-    if item.path == MANIFEST_FILE:
+    if item.path == own_name:
         return "is the registry's own name"
     if not _HEX.fullmatch(item.sha256):
         return f"has the malformed sha256 {item.sha256!r}"
