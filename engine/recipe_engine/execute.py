@@ -8,6 +8,7 @@ the next node begins, so nothing that was finished is ever lost.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, m
 from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model
 from recipe_engine.plan import Planner, base_name
+from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import METRICS_FILE, holds_adapter, payload_digest, payload_files
 from recipe_engine.rowchange import remember_lines
@@ -144,6 +146,7 @@ class Execution:
         self._terms = terms
         self._journal = journal
         self._done: dict[str, FinishedNode] = {}
+        self._remote = ReadThrough(registry, os.environ.get(REMOTE_VARIABLE, ""))
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
         self._worker: WorkerSession | None = None
@@ -156,7 +159,7 @@ class Execution:
         """
         current = self._nodes[0]
         try:
-            with self._interrupts:
+            with self._registry.in_use(self._say_waiting), self._interrupts:
                 self._registry.artifacts.discard_staging()
                 for node in self._nodes:
                     current = node
@@ -174,6 +177,9 @@ class Execution:
             if self._worker is not None:
                 self._worker.close()
         return self._journal.close("succeeded")
+
+    def _say_waiting(self) -> None:
+        self._journal.reporter(self._nodes[0].id).message("waiting until the registry's garbage is collected")
 
     def _take(self, node: Node) -> None:
         started = time.perf_counter()
@@ -231,13 +237,14 @@ class Execution:
             return FinishedNode(node, "cached", artifact=planner.given(node))
         artifacts = {name: done.artifact.digest for name, done in self._done.items() if done.artifact}
         key, components = planner.key(node, artifacts)
-        cached = self._cached(node, key)
+        cached = self._cached(node, key) or self._taken(node, key)
         if cached is not None:
             return cached
         store = self._registry.artifacts
         self._journal.emit("node_started", node=node.id, why=planner.why(node, components))
         waiting = f"another run is computing {node.id}; its result will be taken"
-        with store.work_area(key, lambda: self._journal.emit("node_message", node=node.id, text=waiting)) as work:
+        say = self._journal.reporter(node.id).message
+        with store.work_area(key, lambda: say(waiting), components) as work:
             # Whoever held the area before may have finished this very node.
             done = self._cached(node, key) or self._run_in_worker(node, key, components, work)
         store.drop_work_area(key)
@@ -250,6 +257,11 @@ class Execution:
         artifact = self._registry.artifacts.get(record.artifact)
         metrics = json.loads((artifact.path / METRICS_FILE).read_bytes())
         return FinishedNode(node, "cached", key, artifact, metrics, record.facts)
+
+    def _taken(self, node: Node, key: str) -> FinishedNode | None:
+        """What somebody else computed, where there is a remote that has it."""
+        is_there = self._remote.take(key, self._journal.reporter(node.id).message)
+        return self._cached(node, key) if is_there else None
 
     def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> FinishedNode:
         assert self._worker is not None  # resolve is always the first node

@@ -188,11 +188,14 @@ class ArtifactStore:
             NewerFormat: the existing record is of a later version.
         """
         key, artifact = f"sha256:{hex_of(key)}", f"sha256:{hex_of(artifact)}"
-        record = KeyRecord(key, artifact, node, run, components, facts)
+        self.remember(KeyRecord(key, artifact, node, run, components, facts))
+
+    def remember(self, record: KeyRecord) -> None:
+        """Write the record of a key; see :meth:`record_key`."""
         home.create(self._home)
         with locks.exclusive(self._keys / LOCK_FILE):
-            if self.lookup(key) is None:
-                durable.write_json(self.key_file(key), record.to_json())
+            if self.lookup(record.key) is None:
+                durable.write_json(self.key_file(record.key), record.to_json())
 
     def lookup(self, key: str) -> KeyRecord | None:
         """The record of a key, or None: unknown, torn, or its artifact is gone.

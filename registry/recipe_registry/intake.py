@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Self
 
 from recipe_registry import durable, keys, manifest, record
+from recipe_registry.digests import sha256_bytes
 from recipe_registry.errors import DamagedRun, RegistryError, UnknownRun
 from recipe_registry.manifest import MANIFEST_FILE, Entry, Manifest
 from recipe_registry.record import RUN_FILE, RunRecord
@@ -59,6 +60,23 @@ class Intake:
             raise self._refused(entry.path, "has a name that cannot be used beside the others") from error
         self._written[entry.path] = entry
 
+    def write_document(self, path: str, data: bytes) -> None:
+        """Take a small file that is in memory; see :meth:`write`."""
+        self.write(Entry(path, sha256_bytes(data), len(data)), [data])
+
+    def run(self, run: str) -> RunRecord:
+        """The record of a run that was written.
+
+        Raises:
+            RegistryError: what ``refused`` makes: there is none, or it makes no sense.
+            NewerFormat: a later version of this program wrote it.
+        """
+        path = f"runs/{run}/{RUN_FILE}"
+        try:
+            return record.read(self._folder / path)
+        except (UnknownRun, DamagedRun) as error:
+            raise self._refused(path, "is not the record of its run") from error
+
     def commit(self) -> Transfer:
         """Check how all that was written hangs together, and make it part of the registry.
 
@@ -72,20 +90,13 @@ class Intake:
         """
         folders = {name: self._manifest(name) for name in self._names("artifacts")}
         records = [self._key(name) for name in self._names("keys")]
-        runs = [self._run(name) for name in self._names("runs")]
+        runs = [self.run(name) for name in self._names("runs")]
         store = self._registry.artifacts
         there = sum(store.folder(name).is_dir() for name in folders)
         for name, content in folders.items():
             store.adopt(self._folder / "artifacts" / name, content)
         for found in records:
-            store.record_key(
-                found.key,
-                found.artifact,
-                node=found.node,
-                run=found.run,
-                components=found.components,
-                facts=found.facts,
-            )
+            store.remember(found)
         for run in runs:
             self._place(run)
         size = sum(entry.size for entry in self._written.values())
@@ -118,13 +129,6 @@ class Intake:
         if found is None:
             raise self._refused(f"keys/{name}", "is not the record of its key")
         return found
-
-    def _run(self, name: str) -> RunRecord:
-        path = f"runs/{name}/{RUN_FILE}"
-        try:
-            return record.read(self._folder / path)
-        except (UnknownRun, DamagedRun) as error:
-            raise self._refused(path, "is not the record of its run") from error
 
     def _place(self, run: RunRecord) -> None:
         folder = self._registry.runs.directory(run.id)

@@ -149,8 +149,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "absolute path": (add("/etc/x"), "'/etc/x' is an absolute path"),
     "dots": (add("artifacts/../../x"), "'artifacts/../../x' leads out of the archive"),
     "not in the index": (add("artifacts/x"), "'artifacts/x' is not in index.json"),
-    "no index": (lambda members: members.pop(0) and None, "is not the index.json that an export begins with"),
-    "missing": (lambda members: members.pop() and None, "is missing"),
+    "no index": (lambda members: members.__delitem__(0), "is not the index.json that an export begins with"),
+    "missing": (lambda members: members.__delitem__(-1), "is missing"),
     "twice": (lambda members: members.append(members[-1]), "is not in index.json"),
     "out of order": (lambda members: members.insert(1, members.pop()), "is out of its place"),
     "dots in the index": (
