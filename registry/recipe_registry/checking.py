@@ -46,14 +46,36 @@ def read_manifest(folder: Path, digest: str) -> Manifest:
         DamagedArtifact: it is missing, torn or another one.
         NewerFormat: a later version of this program wrote it.
     """
+    found = _load(folder, digest)
+    if isinstance(found, Damage):
+        raise found.error()
+    return found
+
+
+def inspect(folder: Path, digest: str, progress: Callable[[int], None] | None = None) -> list[Damage]:
+    """All that is damaged of an artifact; every file is read.
+
+    Args:
+        folder: the artifact's.
+        digest: ``"sha256:<hex>"``.
+        progress: called with the number of bytes of each chunk that was read.
+
+    Raises:
+        NewerFormat: a later version of this program wrote it.
+    """
+    found = _load(folder, digest)
+    return [found] if isinstance(found, Damage) else list(damages(folder, found, verify=True, progress=progress))
+
+
+def _load(folder: Path, digest: str) -> Manifest | Damage:
     try:
         content = manifest.read(folder / MANIFEST_FILE)
     except FileNotFoundError:
-        raise Damage(folder, MANIFEST_FILE, "is missing").error() from None
+        return Damage(folder, MANIFEST_FILE, "is missing")
     except ValueError as error:
-        raise Damage(folder, MANIFEST_FILE, f"cannot be used: {error}").error() from error
+        return Damage(folder, MANIFEST_FILE, f"cannot be used: {error}")
     if content.digest != digest:
-        raise Damage(folder, MANIFEST_FILE, f"has the digest {content.digest}").error()
+        return Damage(folder, MANIFEST_FILE, f"has the digest {content.digest}")
     return content
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recipe_engine.cli import COMMANDS
+from recipe_engine.cli.registry import COMMANDS as REGISTRY_COMMANDS
 
 if TYPE_CHECKING:
     from tests.conftest import Golden
@@ -33,7 +34,7 @@ def test_help(tmp_path: Path, golden: Golden) -> None:
     assert recipe(tmp_path, "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data show"])
+@pytest.mark.parametrize("command", [*COMMANDS, "data show", *(f"registry {name}" for name in REGISTRY_COMMANDS)])
 def test_help_of_a_command(tmp_path: Path, golden: Golden, command: str) -> None:
     done = recipe(tmp_path, *command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,6 +46,8 @@ def test_every_command_has_its_line_in_the_help(tmp_path: Path) -> None:
 
     for name in COMMANDS:
         assert importlib.import_module(f"recipe_engine.cli.{name}").command.help
+    for name in REGISTRY_COMMANDS:
+        assert importlib.import_module(f"recipe_engine.cli.registry_{name}").command.help
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("vaildate", "validate"), ("pln", "plan"), ("Run", "run")])

@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```json (\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SCHEMA = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
-OUTPUTS = ("run_event", "show", "plan", "validate", "plugins", "explain", "data_row", "import", "lock")
+REGISTRY = ("registry_ls", "registry_show", "registry_verify", "registry_gc", "registry_transfer")
+OUTPUTS = ("run_event", "show", "plan", "validate", "plugins", "explain", "data_row", "import", "lock", *REGISTRY)
 EVENTS = [reference["$ref"].rpartition("/")[2] for reference in SCHEMA["$defs"]["run_event"]["oneOf"]]
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
@@ -27,32 +29,44 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
     "schema": "Print the JSON Schema of recipes, for editors.",
     "import": "Make a recipe of another program's configuration.",
+    "registry": "Look after the registry, and share what is in it.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported when they are called.
+
+    Args:
+        table: command -> its line in the help.
+        place: what the module of a command begins with; its name follows.
+        **options: of click's own group.
+    """
+
+    def __init__(self, *, table: Mapping[str, str], place: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._table = table
+        self._place = place
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order in which people meet them."""
         del ctx
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        command: click.Command = importlib.import_module(f"recipe_engine.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"{self._place}{cmd_name}").command
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands and their lines, without importing them; then the options of the group itself."""
         from click.shell_completion import CompletionItem
 
-        named = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        named = [CompletionItem(name, help=line) for name, line in self._table.items() if name.startswith(incomplete)]
         return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
@@ -64,7 +78,7 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            near = difflib.get_close_matches(args[0], self._table, n=1)
             if near:
                 raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from None
             raise
@@ -73,10 +87,12 @@ class LazyGroup(click.Group):
         """The commands and their lines, without importing them."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self._table.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=COMMANDS, place="recipe_engine.cli.", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--version",
     is_flag=True,

@@ -215,10 +215,8 @@ def test_gone_in_the_middle_of_a_push(full: Registry, remote: Remote, folder: Pa
         for record in other.artifacts.records():
             other.artifacts.get(record.artifact, verify=True)
         writes += 7
-    assert set(messages) == {
-        "file://remote cannot be reached: ConnectionError: https://host/?X-Amz-Signature=*** reset, secret_key=***. "
-        "Look at its address, the network and the login."
-    }
+    (message,) = set(messages)
+    assert "ConnectionError: https://host/?X-Amz-Signature=*** reset, secret_key=***." in message
     last = Registry.open(tmp_path / "last")
     pull(last, remote)
     assert_same(full, last)
