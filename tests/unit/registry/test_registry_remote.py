@@ -264,6 +264,8 @@ def test_a_bucket_that_is_not_there(
 
 def test_addresses() -> None:
     assert shown("s3://key:secret@bucket/x/?token=abc#y") == "s3://bucket/x"
+    assert shown("s3://key:se/cret@bucket/x") == "s3://bucket/x"
+    assert shown("hf://datasets/owner/name@main/x") == "hf://datasets/owner/name@main/x"
     with pytest.raises(InvalidArguments, match="nowhere://x is the address of no kind of remote"):
         open_remote("nowhere://user:hunter2@x")
 
