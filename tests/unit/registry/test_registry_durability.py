@@ -301,6 +301,23 @@ def test_copy_file(tmp_path: Path) -> None:
         durable.copy_file(tmp_path / "missing", tmp_path / "copy")
 
 
+def test_a_copy_shares_blocks_where_the_file_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few file systems can, so the kernel is played here; that one that cannot is copied on is tested above."""
+    asked: list[int] = []
+
+    def clone(target: int, request: int, source: int) -> int:
+        asked.append(request)
+        os.write(target, os.pread(source, 100, 0))
+        return 0
+
+    (tmp_path / "source").write_bytes(b"shared")
+    monkeypatch.setattr(durable.fcntl, "ioctl", clone)
+    durable.copy_file(tmp_path / "source", tmp_path / "copy")
+    assert asked == [0x40049409]  # FICLONE
+    assert (tmp_path / "copy").read_bytes() == b"shared"
+    assert (tmp_path / "copy").stat().st_nlink == 1
+
+
 def test_file_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
