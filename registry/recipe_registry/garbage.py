@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from recipe_registry import durable
 from recipe_registry.areas import COMPONENTS_FILE
+from recipe_registry.names import RESULT_FILE
 from recipe_registry.record import RUN_FILE
 from recipe_registry.runs import EVENTS_FILE
 
@@ -74,7 +75,13 @@ def of_work_areas(registry: Registry) -> Iterator[str]:
         yield _text(area / COMPONENTS_FILE)
 
 
-ROOTS: tuple[Callable[[Registry], Iterator[str]], ...] = (of_runs, of_work_areas)
+def of_names(registry: Registry) -> Iterator[str]:
+    """What stands behind names and versions, retired ones too: they can still be used."""
+    for path in sorted((registry.home / "names").glob(f"*/*/{RESULT_FILE}")):
+        yield _text(path)
+
+
+ROOTS: tuple[Callable[[Registry], Iterator[str]], ...] = (of_runs, of_work_areas, of_names)
 """Each yields texts; the digests in them are kept. Whatever else shall keep artifacts is added here."""
 
 

@@ -79,11 +79,18 @@ def test_public_surface() -> None:
         "RegistryError": 8,
         "DamagedArtifact": 8,
         "MissingArtifact": 8,
+        "DamagedName": 8,
+        "DamagedRemote": 8,
         "DamagedRun": 8,
         "NewerFormat": 8,
+        "RefusedArchive": 8,
         "RefusedArtifact": 5,
+        "RemoteUnreachable": 3,
+        "UnknownArtifact": 2,
+        "UnknownName": 2,
         "UnknownRun": 2,
         "AmbiguousRun": 2,
+        "NameTaken": 2,
         "StoreNotWritable": 4,
     }
     assert str(RegistryError("What.", "Do.")) == "What. Do."
