@@ -56,7 +56,7 @@ def open_remote(url: str) -> Remote:
     except Exception as error:
         message = f"{name} cannot be opened: {type(error).__name__}."
         raise RemoteUnreachable(message, "Look at its address and the login.") from error
-    return Remote(file_system, root, name)
+    return Remote(file_system, root, url)
 
 
 class ReadThrough:

@@ -76,10 +76,9 @@ def of_work_areas(registry: Registry) -> Iterator[str]:
 
 
 def of_names(registry: Registry) -> Iterator[str]:
-    """What named results stand for, the retired ones too."""
-    for name in _entries(registry.home / "names"):
-        for version in _entries(name):
-            yield _text(version / RESULT_FILE)
+    """What stands behind names and versions, retired ones too: they can still be used."""
+    for path in sorted((registry.home / "names").glob(f"*/*/{RESULT_FILE}")):
+        yield _text(path)
 
 
 ROOTS: tuple[Callable[[Registry], Iterator[str]], ...] = (of_runs, of_work_areas, of_names)

@@ -31,11 +31,13 @@ BATCH = 500
 _LOCAL = ("file", "local")
 # Folders do not exist there: making one would at best do nothing, at worst make a bucket.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "adl", "oss", "memory"})
-_USER = re.compile(r"(\w+://)[^/@\s]*@")
+_USER = re.compile(r"(\w+://)([^/@\s]*|[^@\s]*:[^@\s]*)@")
 _VALUE = re.compile(
     r"(?i)((?:key|token|secret|password|signature|credential)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;<]+"
 )
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|password|credential")
 MAX_REASON = 300
+MIN_SECRET = 4
 
 
 class Remote:
@@ -44,15 +46,16 @@ class Remote:
     Args:
         file_system: of fsspec.
         root: the folder in it.
-        name: how the remote is called in messages, without credentials; see :func:`shown`.
+        url: of the remote; what may be a credential in it is in no message.
     """
 
-    def __init__(self, file_system: Any, root: str, name: str) -> None:
+    def __init__(self, file_system: Any, root: str, url: str) -> None:
         protocol = file_system.protocol
         self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
         self._fs = file_system
         self._root = root.rstrip("/")
-        self.name = name
+        self._secrets = _secrets_of(url)
+        self.name = shown(url)
 
     def check(self) -> bool:
         """Whether there is anything of ours.
@@ -182,8 +185,17 @@ class Remote:
         except RegistryError:
             raise
         except Exception as error:
-            message = f"{self.name} cannot be reached: {_reason(error)}."
+            message = f"{self.name} cannot be reached: {self._reason(error)}."
             raise RemoteUnreachable(message, "Look at its address, the network and the login.") from error
+
+    def _reason(self, error: Exception) -> str:
+        """What a library says, in one line and without what may be a credential."""
+        text = " ".join(str(error).split()).rstrip(".")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        text = _VALUE.sub(r"\1***", _USER.sub(r"\1", text))[:MAX_REASON]
+        kind = type(error).__name__
+        return f"{kind}: {text}" if text else kind
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -199,12 +211,13 @@ def blob(sha256: str) -> str:
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
 
 
-def _reason(error: Exception) -> str:
-    """What a library says, in one line and without what may be a credential."""
-    text = " ".join(str(error).split()).rstrip(".")
-    text = _VALUE.sub(r"\1***", _USER.sub(r"\1", text))
-    for name, value in os.environ.items():
-        if len(value) > 7 and re.search(r"(?i)key|token|secret|password|credential", name):
-            text = text.replace(value, "***")
-    kind = type(error).__name__
-    return f"{kind}: {text[:MAX_REASON]}" if text else kind
+def _secrets_of(url: str) -> list[str]:
+    """What may be a credential in an address and among the variables, the longest first."""
+    user = _USER.match(url)
+    names = user.group(2) if user else ""
+    values = [pair.partition("=")[2] for pair in url.partition("?")[2].split("&")]
+    variables = [
+        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= 2 * MIN_SECRET
+    ]
+    found = [names, *names.split(":"), *values, *variables]
+    return sorted({text for text in found if len(text) >= MIN_SECRET}, key=len, reverse=True)

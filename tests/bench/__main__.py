@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import commands, startup
+from tests.bench import commands, startup, storing
 
 if TYPE_CHECKING:
     from tests.bench.measure import Comparison
@@ -16,7 +16,7 @@ REPORT = Path("build/bench.json")
 
 def main() -> None:
     """Medians of all runs; a ratio above 1 means that ours takes more."""
-    comparisons: list[Comparison] = [*commands.compare(), *startup.compare()]
+    comparisons: list[Comparison] = [*commands.compare(), *startup.compare(), *storing.compare()]
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps([comparison.to_json() for comparison in comparisons], indent=2) + "\n")
     print(f"\n{'name':<16} {'ours':>8} {'peer':>8} {'ratio':>6}  {'unit':<12} runs  what")

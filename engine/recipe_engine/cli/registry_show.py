@@ -35,7 +35,7 @@ def command(digest: str, as_json: bool) -> int:
     click.echo(f"in {artifact.path}")
     for record in made:
         click.echo(f"made by node {record.node} of run {record.run}, key {record.key}")
-    click.echo(f"in runs {', '.join(runs)}" if runs else "in no run: recipe registry gc would remove it")
+    click.echo(f"in runs {', '.join(runs)}" if runs else "in no run")
     for entry in artifact.entries:
         click.echo(f"{readable(entry.size):>10}  {entry.path}")
     for reference in artifact.references:

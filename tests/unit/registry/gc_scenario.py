@@ -8,10 +8,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recipe_registry import Registry, RunRecord, garbage
+from recipe_registry import NamedResult, Registry, RunRecord, garbage
 
-NAMES = ("base", "adapter", "orphan", "second orphan", "input of an area", "of a killed run", "of a damaged run")
-KEPT = ("base", "adapter", "input of an area", "of a killed run", "of a damaged run")
+NAMES = (
+    "base",
+    "adapter",
+    "orphan",
+    "second orphan",
+    "input of an area",
+    "of a killed run",
+    "of a damaged run",
+    "named",
+)
+KEPT = ("base", "adapter", "input of an area", "of a killed run", "of a damaged run", "named")
 
 
 def key(name: str) -> str:
@@ -49,6 +58,8 @@ def fill(home: Path) -> dict[str, str]:
     damaged = record(registry, "succeeded", made["of a damaged run"])
     path = registry.runs.directory(damaged.id) / "run.json"
     path.write_bytes(path.read_bytes()[:-10])
+    named = NamedResult("bot", "1.0", killed.id, {"train": made["named"]}, "recipe.toml", home)
+    registry.names.add(named, {"recipe.toml": b""})
     with registry.artifacts.work_area("ab" * 32, components={"inputs": {"data": made["input of an area"]}}) as area:
         (area / "checkpoint").write_bytes(b"half way")
     with registry.artifacts.work_area(key("adapter")) as area:

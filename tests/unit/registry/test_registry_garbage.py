@@ -75,6 +75,7 @@ def test_a_record_whose_artifact_was_lost(home: Path) -> None:
     assert made["base"] in registry.artifacts.digests()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_every_step(memory: Path, spawn: Spawn, point: str) -> None:
     times = 0

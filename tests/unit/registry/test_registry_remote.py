@@ -82,15 +82,15 @@ def test_push_and_pull(
     url = {"file": f"file://{tmp_path}/remote", "s3": "s3://bucket/one", "memory": "memory://one"}[kind]
     remote = open_remote(url)
     pushed = push(full, select(full), remote)
-    assert (pushed.artifacts, pushed.keys, pushed.runs, pushed.there) == (7, 7, 2, 0)
+    assert (pushed.artifacts, pushed.keys, pushed.runs, pushed.there) == (8, 8, 2, 0)
     assert pushed.size > 0
     again = push(full, select(full), remote)
-    assert (again.there, again.size) == (7, 0)
+    assert (again.there, again.size) == (8, 0)
     other = Registry.open(tmp_path / "other")
     pulled = pull(other, open_remote(url))
-    assert (pulled.artifacts, pulled.keys, pulled.runs, pulled.there) == (7, 7, 2, 0)
+    assert (pulled.artifacts, pulled.keys, pulled.runs, pulled.there) == (8, 8, 2, 0)
     assert_same(full, other)
-    assert pull(other, remote).there == 7
+    assert pull(other, remote).there == 8
     found = pull_key(Registry.open(tmp_path / "third"), remote, gc_scenario.key("orphan"))
     assert found is not None
     assert pull_key(other, remote, "00" * 32) is None
@@ -225,7 +225,7 @@ def test_gone_in_the_middle_of_a_push(full: Registry, remote: Remote, folder: Pa
 def test_many_push_at_once(full: Registry, folder: Path, other: Registry) -> None:
     with ThreadPoolExecutor(4) as pool:
         pushes = [pool.submit(push, full, select(full), open_remote(f"file://{folder}")) for _ in range(4)]
-    assert [done.result().artifacts for done in pushes] == [7] * 4
+    assert [done.result().artifacts for done in pushes] == [8] * 4
     visible(folder)
     pull(other, open_remote(f"file://{folder}"))
     assert_same(full, other)
@@ -264,6 +264,8 @@ def test_a_bucket_that_is_not_there(
 
 def test_addresses() -> None:
     assert shown("s3://key:secret@bucket/x/?token=abc#y") == "s3://bucket/x"
+    assert shown("s3://key:se/cret@bucket/x") == "s3://bucket/x"
+    assert shown("hf://datasets/owner/name@main/x") == "hf://datasets/owner/name@main/x"
     with pytest.raises(InvalidArguments, match="nowhere://x is the address of no kind of remote"):
         open_remote("nowhere://user:hunter2@x")
 
