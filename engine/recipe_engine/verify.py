@@ -147,6 +147,7 @@ class _Comparison:
         self._bound = bound if level == "tolerance" else 0.0
         self._steps = 0
         self._gone = False
+        self._apart = False
 
     def result(self) -> ComparedNode:
         """What came of it."""
@@ -160,8 +161,7 @@ class _Comparison:
             return "different"
         if self._level == "none" or self._gone:
             return "not compared"
-        same = self._recorded.digest(self._node) == self._replayed.digest(self._node)
-        return "identical" if same else "within tolerance"
+        return "within tolerance" if self._apart else "identical"
 
     def _numbers(self) -> Iterator[Difference]:
         yield from self._trace()
@@ -198,25 +198,29 @@ class _Comparison:
                 yield self._difference(name, before.get(name), now.get(name))
 
     def _artifact(self) -> Iterator[Difference]:
-        """What is stored of the record, byte by byte, so that a copy that was changed since is found too."""
+        """What is stored of the record, byte by byte, so that a copy that was changed since is found too.
+
+        Digests may differ where the bytes do not: they tell how a source was spelled by whoever made an artifact first.
+        """
         before, now = self._recorded.artifact(self._node), self._replayed.artifact(self._node)
         old, new = self._recorded.digest(self._node), self._replayed.digest(self._node)
         if before is not None and now is not None:
             yield from self._files(before, now)
-        elif self._bound and old != new:
+        elif old != new and self._bound:
             self._gone = True
-        if not self._bound and old != new:
+        elif old != new:
             yield self._difference("artifact", old, new)
 
     def _files(self, before: Artifact, now: Artifact) -> Iterator[Difference]:
         old, new = _stored(before), _listed(now)
         for path in sorted({*old, *new}):
-            if old.get(path) == new.get(path) or (self._bound and path == METRICS_FILE):
+            if old.get(path) == new.get(path):
                 continue
+            self._apart = True
             both = path in old and path in new and path.endswith(_WEIGHTS_FILE)
             if both and (before.path / path).exists() and (now.path / path).exists():
                 yield from self._tensors(before, now, path)
-            if not (both and self._bound):
+            if not self._bound or not (both or path == METRICS_FILE):
                 yield self._difference(path, old.get(path), new.get(path))
 
     def _tensors(self, before: Artifact, now: Artifact, path: str) -> Iterator[Difference]:

@@ -26,6 +26,8 @@ from tests.e2e.engine import (
 )
 from tests.e2e.test_base_recipes import ON_TOP
 
+from recipe_registry import NamedResult, Registry
+
 EXTENDING = 'extends = "tiny.toml"\nname = "smaller"\n[adapt.lora]\nrank = 2\n[train.sft]\nepochs = 1\n'
 
 
@@ -165,6 +167,30 @@ def test_a_base_that_another_run_trained(tmp_path: Path, model: Path) -> None:
     assert statuses(workspace.run(recipe="top.toml").result)["tiny/train"] == "cached"
     said = replayed(workspace)
     assert {node["id"]: node["steps"] for node in said["nodes"] if node["steps"]} == {"tiny/train": 6, "train": 2}
+
+
+@pytest.mark.slow
+def test_a_named_result_is_taken_as_it_is(tmp_path: Path, model: Path) -> None:
+    workspace = write_workspace(tmp_path / "w", model)
+    made = workspace.run().result
+    registry = Registry.open(workspace.home)
+    trained = {"train": digests(made)["train"]}
+    recipe = (workspace.folder / "tiny.toml").read_text().replace('"file:', f'"file:{workspace.folder}/')
+    registry.names.add(
+        NamedResult("tiny", "1.0", made["run"], trained, "recipe.toml", Path()), {"recipe.toml": recipe.encode()}
+    )
+    (workspace.folder / "top.toml").write_text(ON_TOP.replace('{ recipe = "tiny.toml" }', '"registry:tiny:latest"'))
+    workspace.run(recipe="top.toml")
+    said = replayed(workspace)
+    assert said["status"] == "identical"
+    assert "tiny/train" in [node["id"] for node in said["nodes"]]
+    (given,) = [node for node in lineage_of(workspace) if node["id"] == "tiny/train"]
+    assert (given["result"], given["artifact"], given["inputs"]) == ("registry:tiny:1.0", trained["train"], {})
+
+
+def lineage_of(workspace: Workspace) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = json.loads(workspace.recipe("lineage", "--json").out)["nodes"]
+    return nodes
 
 
 @pytest.mark.slow

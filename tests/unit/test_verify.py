@@ -18,7 +18,7 @@ from recipe_engine.graph import build_graph
 from recipe_engine.journal import trace_file
 from recipe_engine.recorded import Recorded
 from recipe_engine.verify import ComparedNode, Difference, compare, environment_changes
-from recipe_registry import Registry, RunRecord, digest_of, durable
+from recipe_registry import Reference, Registry, RunRecord, digest_of, durable
 
 if TYPE_CHECKING:
     from recipe_engine.plugins import Catalogue
@@ -120,6 +120,20 @@ def test_a_stored_artifact_that_was_changed_since(tmp_path: Path) -> None:
     save_file({"w": torch.tensor([3.0, 5.0])}, file)
     (train, _) = compare(before, now, NODES, builtins())
     assert str(train.difference) == "train: adapter_model.safetensors: w[1] was 5.0, and is 4.0 now."
+
+
+def test_the_same_bytes_of_a_source_that_is_spelled_otherwise(tmp_path: Path) -> None:
+    runs = []
+    for name, source in (("before", "file:model"), ("now", "file:../model")):
+        run = run_in(tmp_path / name)
+        registry = Registry.open(tmp_path / name)
+        staging = registry.artifacts.stage("load")
+        reference = Reference("model.safetensors", source, "0" * 64, 10)
+        artifact = registry.artifacts.commit(staging, [reference])
+        load = {"id": "load", "status": "ran", "key": None, "artifact": {"digest": artifact.digest}, "metrics": {}}
+        runs.append(Recorded(registry, dataclasses.replace(run.record, nodes=[load])))
+    assert runs[0].digest("load") != runs[1].digest("load")
+    assert [node.verdict for node in compare(*runs, NODES, builtins())] == ["identical"]
 
 
 def test_numbers_that_were_not_recorded_yet_are_no_difference(tmp_path: Path) -> None:
