@@ -133,7 +133,7 @@ def test_the_same_bytes_of_a_source_that_is_spelled_otherwise(tmp_path: Path) ->
         load = {"id": "load", "status": "ran", "key": None, "artifact": {"digest": artifact.digest}, "metrics": {}}
         runs.append(Recorded(registry, dataclasses.replace(run.record, nodes=[load])))
     assert runs[0].digest("load") != runs[1].digest("load")
-    assert [node.verdict for node in compare(*runs, NODES, builtins())] == ["identical"]
+    assert [node.verdict for node in compare(runs[0], runs[1], NODES, builtins())] == ["identical"]
 
 
 def test_numbers_that_were_not_recorded_yet_are_no_difference(tmp_path: Path) -> None:
