@@ -89,7 +89,10 @@ class Method:
         implementation: ``package.module:Class``, imported only where the stage runs. The class is called with
             no arguments and is a :class:`StageCode` (a :class:`PushCode` for push methods).
         revision: raised when the method's numbers change, so that old artifacts are not taken for new ones.
-        determinism: whether the same key gives the same bits.
+        determinism: whether the same key gives the same bits (``bitwise``), numbers that are near each other
+            (``tolerance``), or nothing that could be compared (``none``).
+        tolerance: how far two results of one key may be apart where ``determinism`` is ``tolerance``: |a - b| over the
+            larger of |a| and |b|, for metrics, for the numbers of each step and for the norms of each tensor.
         seeded: whether the seed matters; if not, it is left out of the key.
         requires: checked before anything runs.
         packages: distributions whose versions enter the key.
@@ -115,6 +118,7 @@ class Method:
     implementation: str
     revision: int = 1
     determinism: Determinism = "bitwise"
+    tolerance: float = 0.0
     seeded: bool = False
     requires: tuple[Requirement, ...] = ()
     packages: tuple[str, ...] = ()

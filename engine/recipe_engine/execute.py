@@ -18,12 +18,12 @@ from recipe_engine import errors
 from recipe_engine.contract import NodeInfo, PushRequest
 from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
-from recipe_engine.lazy import bugs_named, check_versions, load_symbol
+from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
-from recipe_engine.lock import NO_PINS, Hardware, hardware, peek, resolve, source_requests
+from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.options import build
-from recipe_engine.outline import check_device, check_model
+from recipe_engine.outline import check_device, check_model, check_requirements
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.report.card import Evaluation, card
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from recipe_registry import Registry
 
 
-OnDrift = Literal["lock", "refuse", "ignore"]
+OnDrift = Literal["lock", "refuse", "exact", "ignore"]
+"""Lock the inputs as they are, refuse any that drifted, refuse other bytes of sources alone, or take no notice."""
 
 
 class RunFailed(Exception):
@@ -105,26 +106,6 @@ class Terms:
     hardware: Hardware
     lock: Lock | None
     on_drift: OnDrift
-
-
-def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
-    """What can be known to be missing before anything is fetched or computed.
-
-    Raises:
-        UnfitEnvironment: for the first package or runner that is missing.
-    """
-    if recipe.container is not None:
-        raise errors.UnfitEnvironment(
-            "[container]: no installed plugin runs stages in a container.",
-            "Remove the table to run on this machine.",
-        )
-    for node in nodes:
-        registered = catalogue.methods.get((node.stage, node.method))
-        if registered is not None:
-            check_versions(registered.descriptor.requires, registered.plugin)
-    for request in source_requests(recipe, Path()).values():
-        source = catalogue.sources[request.reference.partition(":")[0]]
-        check_versions(source.descriptor.requires, source.plugin)
 
 
 class Execution:
@@ -201,6 +182,8 @@ class Execution:
             self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
             reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter, pins), "ran"
+        if self._terms.on_drift == "exact":
+            check_unchanged(self._terms.lock.inputs["sources"] if self._terms.lock else {}, resolution.known())
         self._keep_lock(make_lock(self._recipe, resolution, self._terms.hardware, self._nodes))
         self._planner = Planner(self._recipe, self._registry, self._terms.hardware, resolution, self._nodes)
         check_model(self._recipe, self._catalogue, self._planner.outline())

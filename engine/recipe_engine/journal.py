@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,6 +65,26 @@ class FinishedNode:
         }
 
 
+def trace_file(node_id: str) -> str:
+    """Name of the file in a run's folder that holds the numbers of each step of a node."""
+    return f"{node_id.replace('/', '.')}.trace.jsonl"
+
+
+def environment(hardware: Hardware, nodes: Iterable[Node]) -> dict[str, Any]:
+    """What a run record says of the machine and of the packages that its nodes compute with.
+
+    Raises:
+        UnfitEnvironment: where one of them is not installed.
+    """
+    packages = packages_identity({name for node in nodes for name in node.packages})
+    return {
+        **hardware.to_json(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "packages": {name: dict(identity) for name, identity in packages.items()},
+    }
+
+
 class Journal:
     """Writes the record of one run and passes its events on.
 
@@ -85,7 +105,7 @@ class Journal:
         emit: Emit,
         targets: frozenset[str] | None = None,
     ) -> None:
-        packages = packages_identity({name for node in nodes for name in node.packages})
+        surroundings = environment(hardware, nodes)
         self._runs = registry.runs
         self._emit = emit
         self._begun = time.perf_counter()
@@ -98,12 +118,7 @@ class Journal:
             status="running",
             started=_now(),
             recipe_digest=recipe.digest(),
-            environment={
-                **hardware.to_json(),
-                "python": platform.python_version(),
-                "host": platform.node(),
-                "packages": {name: dict(identity) for name, identity in packages.items()},
-            },
+            environment=surroundings,
             # Targets tell a part of a recipe, such as `data show` runs, from a whole one.
             facts={
                 "folder": str(recipe.folder.absolute()),
@@ -150,8 +165,7 @@ class Journal:
         trace = kept.pop("trace", None)
         if trace is not None:
             lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trace)
-            file_name = f"{node_id.replace('/', '.')}.trace.jsonl"
-            write_bytes(self.folder / file_name, lines.encode())
+            write_bytes(self.folder / trace_file(node_id), lines.encode())
         return kept
 
     def reporter(self, node_id: str) -> HostReporter:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recipe_engine.contract import WEIGHT_FILES, ResolvedSource
+from recipe_engine.document import dotted
 from recipe_engine.lock import Hardware, packages_identity
 from recipe_registry import digest_of
 
@@ -73,15 +74,32 @@ def key_of(components: Mapping[str, Any]) -> str:
     return digest_of(components)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """What changed between two sets of components, such as ``learning_rate 0.001 -> 0.0005``."""
+class Change(NamedTuple):
+    """A value that differs between two trees; ``None`` where it is not there."""
+
+    path: tuple[str, ...]
+    before: Any
+    after: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that commands print; the path as in TOML."""
+        return {"path": dotted(self.path), "before": self.before, "after": self.after}
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Change]:
+    """The values that differ between two trees of tables, in the order of their paths."""
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
-        label = f"{path}.{name}" if path else name
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from differences(before, after, label)
+            yield from changes(before, after, (*path, name))
         elif before != after:
-            yield _difference(label, before, after)
+            yield Change((*path, name), before, after)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What changed between two sets of components, such as ``learning_rate 0.001 -> 0.0005``."""
+    for path, before, after in changes(old, new):
+        yield _difference(".".join(path), before, after)
 
 
 def _difference(label: str, before: Any, after: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
-from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
 from recipe_engine.lazy import bugs_named, load_symbol
 
 if TYPE_CHECKING:
@@ -106,6 +106,28 @@ def resolve(
         with _code(request, catalogue) as code:
             found[name] = code.fetch(request, reporter)
     return Resolution(found)
+
+
+def check_unchanged(locked: Mapping[str, Any], sources: Mapping[str, ResolvedSource]) -> None:
+    """Whether every source is, byte by byte, what a lock says.
+
+    Args:
+        locked: the sources of a lock: name -> its ``files``, path -> sha256.
+        sources: those at hand.
+
+    Raises:
+        UnresolvedInput: for the first file that is another one, that is gone or that was not there.
+    """
+    for name, source in sources.items():
+        before = locked.get(name, {}).get("files", {})
+        now = {file.path: file.sha256 for file in source.files}
+        for path in sorted({*before, *now}):
+            if before.get(path) != now.get(path):
+                found = f"{path} has the sha256 {now[path]}" if path in now else f"there is no {path}"
+                known = before.get(path, "that there was none")
+                raise UnresolvedInput(
+                    f"{source.reference}: {found}, but the record says {known}.", "Put back what the run was made of."
+                )
 
 
 def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) -> dict[str, SourceRequest]:

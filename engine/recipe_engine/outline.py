@@ -1,17 +1,20 @@
-"""What a model's files tell of it without loading it: its configuration, and the names and shapes of its weights."""
+"""What is known before anything runs: what a model's files tell of it, whether methods, machine and packages fit."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import ModelOutline
 from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
+from recipe_engine.lazy import check_versions
+from recipe_engine.lock import source_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from recipe_engine.graph import Node
     from recipe_engine.model import Recipe, StageTable
     from recipe_engine.plugins import Catalogue
 
@@ -66,6 +69,26 @@ def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
             able = catalogue.methods[table.stage, table.method].descriptor.devices(table.options)
             if device not in able:
                 raise _unable(part, table, device, able)
+
+
+def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
+    """What can be known to be missing before anything is fetched or computed.
+
+    Raises:
+        UnfitEnvironment: for the first package or runner that is missing.
+    """
+    if recipe.container is not None:
+        raise UnfitEnvironment(
+            "[container]: no installed plugin runs stages in a container.",
+            "Remove the table to run on this machine.",
+        )
+    for node in nodes:
+        registered = catalogue.methods.get((node.stage, node.method))
+        if registered is not None:
+            check_versions(registered.descriptor.requires, registered.plugin)
+    for request in source_requests(recipe, Path()).values():
+        source = catalogue.sources[request.reference.partition(":")[0]]
+        check_versions(source.descriptor.requires, source.plugin)
 
 
 def _unable(recipe: Recipe, table: StageTable, device: str, able: Iterable[str]) -> UnfitEnvironment:

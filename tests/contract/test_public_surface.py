@@ -86,6 +86,7 @@ def test_the_marker_belongs_to_the_project() -> None:
 def test_a_method_needs_no_more_than_four_things() -> None:
     method = Method(name="n", summary="s", options=object, implementation="a:B")
     assert (method.revision, method.determinism, method.seeded) == (1, "bitwise", False)
+    assert method.tolerance == 0.0
     assert (method.takes, method.gives, method.data_kinds) == (None, None, {})
     assert (method.requires, method.packages) == ((), ())
     assert (method.data(None), method.check(None)) == ({}, ())

@@ -182,7 +182,9 @@ def test_everything_is_reported(requested: Requested) -> None:
     steps = run(request).facts["trace"]
     reporter: Any = request.reporter
     assert reporter.progressed == [(done, 4, "steps") for done in range(5)]
-    assert [{"step": step, **values} for step, values in reporter.logged] == steps
+    told = [{name: value for name, value in entry.items() if name != "weights"} for entry in steps]
+    assert [{"step": step, **values} for step, values in reporter.logged] == told
+    assert ["weights" in entry for entry in steps] == [True, False, False, False]
     assert list(request.work.iterdir()) == []
 
 

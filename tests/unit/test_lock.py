@@ -20,6 +20,7 @@ from recipe_engine.errors import StageFailed, UnfitEnvironment, UnresolvedInput
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import (
     Hardware,
+    check_unchanged,
     hardware,
     package_identity,
     packages_identity,
@@ -280,3 +281,25 @@ def test_a_data_set_called_model_is_not_the_model(tmp_path: Path) -> None:
     text = TRAIN.replace("data.train", "data.model").replace("[train.sft]", '[train.sft]\ndata = "model"')
     requests = source_requests(recipe_of(text), tmp_path)
     assert {name: request.kind for name, request in requests.items()} == {"data.model": "data", "model": "model"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ({"a.jsonl": "11", "b.jsonl": "33"}, "file:rows: b.jsonl has the sha256 22, but the record says 33."),
+        ({"a.jsonl": "11"}, "file:rows: b.jsonl has the sha256 22, but the record says that there was none."),
+        (
+            {"a.jsonl": "11", "b.jsonl": "22", "c.jsonl": "44"},
+            "file:rows: there is no c.jsonl, but the record says 44.",
+        ),
+    ],
+)
+def test_an_input_that_is_not_the_recorded_one(recorded: dict[str, str], told: str) -> None:
+    source = ResolvedSource("file:rows", (SourceFile("a.jsonl", None, "11", 1), SourceFile("b.jsonl", None, "22", 1)))
+
+    def locked(files: dict[str, str]) -> dict[str, object]:
+        return {"data.train": {"files": files}}
+
+    check_unchanged(locked({"a.jsonl": "11", "b.jsonl": "22"}), {"data.train": source})
+    with pytest.raises(UnresolvedInput, match=re.escape(told)):
+        check_unchanged(locked(recorded), {"data.train": source})

@@ -28,14 +28,15 @@ class Trace:
     """What happened in each step, exact: loss and gradient norm before clipping.
 
     Attributes:
-        steps: one entry a step: ``step``, ``loss``, ``grad_norm``, ``learning_rate``; ``eval_loss`` where measured. A
-            step that overflowed in half precision and was skipped has no ``grad_norm``.
+        steps: one entry a step: ``step``, ``loss``, ``grad_norm``, ``learning_rate``; ``eval_loss`` where measured;
+            every few steps ``weights``, the digest of the trained ones. A step that overflowed in half precision and
+            was skipped has no ``grad_norm``.
         result: the entry of the step whose weights are the result.
         tokens: that went through the model in all steps of this process, padding not counted.
     """
 
-    steps: list[dict[str, float]]
-    result: dict[str, float]
+    steps: list[dict[str, Any]]
+    result: dict[str, Any]
     tokens: int
 
 
@@ -85,7 +86,7 @@ def train(request: StageRequest, rows: Sequence[Row], eval_rows: Sequence[Row], 
     chosen = watch.progress.best_step if options.keep_best else 0
     if chosen and chosen != last:
         checkpoint.restore_model(checkpoint.of_step(request.work, chosen), model)
-    steps = _steps(trainer.state.log_history)
+    steps = trainer.trace(numbers)
     batches = plan.micro_batches[watch.first_batch : last * plan.accumulate]
     tokens = sum(len(rows[row].input_ids) for batch in batches for row in batch)
     return Trace(steps, steps[(chosen or last) - 1], tokens)
@@ -139,7 +140,3 @@ def training_arguments(request: StageRequest, plan: Plan) -> TrainingArguments:
         use_cpu=request.device == "cpu",
         seed=request.seed,
     )
-
-
-def _steps(log_history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    return [{"step": entry["step"], **numbers(entry)} for entry in log_history if "loss" in entry]

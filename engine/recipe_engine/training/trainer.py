@@ -12,9 +12,10 @@ from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class bod
 from recipe_engine.training import checkpoint
 from recipe_engine.training.batches import IGNORE, Plan
 from recipe_engine.training.loss import label_loss
+from recipe_engine.training.weights import WEIGHTS, WeightDigests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from recipe_engine.training.watch import Progress
 
@@ -52,6 +53,7 @@ class ResumableTrainer(Trainer):
         self._plan = plan
         self._load = load
         self._work = work
+        self.add_callback(WeightDigests(self.model))
 
     def get_train_dataloader(self) -> Any:
         """One micro-batch an item. The generator of its own keeps the loader from drawing on the training's."""
@@ -77,6 +79,18 @@ class ResumableTrainer(Trainer):
             fused=True,
         )
         return self.optimizer
+
+    def trace(self, numbers: Callable[[Mapping[str, Any]], Mapping[str, float]]) -> list[dict[str, Any]]:
+        """What is recorded of each step so far: ``step``, its numbers and, every few steps, the digest of the weights.
+
+        Args:
+            numbers: from what the Trainer logged of a step to what is recorded of it.
+        """
+        return [
+            {"step": entry["step"], **numbers(entry), **{name: entry[name] for name in (WEIGHTS,) if name in entry}}
+            for entry in self.state.log_history
+            if "loss" in entry
+        ]
 
     def further_state(self) -> dict[str, Any]:
         """What a checkpoint of a subclass holds besides weights, optimizer, schedule and generators: name -> JSON."""

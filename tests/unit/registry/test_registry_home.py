@@ -91,7 +91,6 @@ def test_public_surface() -> None:
         "UnknownName": 2,
         "UnknownRun": 2,
         "AmbiguousRun": 2,
-        "NameTaken": 2,
         "StoreNotWritable": 4,
     }
     assert str(RegistryError("What.", "Do.")) == "What. Do."

@@ -18,7 +18,7 @@ from recipe_engine.training.checkpoint import latest
 from recipe_engine.training.trainer import ResumableTrainer, StopSafely
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from recipe_dpo.options import TrainDpo
     from recipe_engine.contract import Reporter, StageRequest
@@ -41,11 +41,11 @@ class Trace:
     """What happened in each step.
 
     Attributes:
-        steps: one entry a step: ``step`` and the values of ``_NUMBERS``.
+        steps: one entry a step: ``step``, the values of ``_NUMBERS`` and, every few steps, the digest of the weights.
         tokens: that went through the policy in all steps of this process, padding not counted.
     """
 
-    steps: list[dict[str, float]]
+    steps: list[dict[str, Any]]
     tokens: int
 
 
@@ -85,7 +85,7 @@ def train(request: StageRequest, pairs: Sequence[Pair]) -> Trace:
         raise Interrupted(f"stopped after step {trainer.state.global_step} of {plan.steps}; a checkpoint is kept.")
     done = [pairs[position] for batch in plan.micro_batches[watch.first_batch :] for position in batch]
     tokens = sum(len(pair.chosen.input_ids) + len(pair.rejected.input_ids) for pair in done)
-    return Trace([_numbers(entry) for entry in trainer.state.log_history if "loss" in entry], tokens)
+    return Trace(trainer.trace(_numbers), tokens)
 
 
 class EngineDpoTrainer(ResumableTrainer, DPOTrainer):
@@ -257,10 +257,8 @@ class _Watch(TrainerCallback):
                 f"{entry.get('grad_norm')}.",
                 "Lower learning_rate, or give it a warmup.",
             )
-        values = _numbers(entry)
-        del values["step"]
-        self._reporter.metrics(state.global_step, values)
+        self._reporter.metrics(state.global_step, _numbers(entry))
 
 
-def _numbers(entry: dict[str, Any]) -> dict[str, float]:
-    return {"step": entry["step"]} | {ours: entry[theirs] for theirs, ours in _NUMBERS.items() if theirs in entry}
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {ours: entry[theirs] for theirs, ours in _NUMBERS.items() if theirs in entry}
