@@ -18,8 +18,11 @@ from recipe_registry.durable import (
 )
 from recipe_registry.errors import (
     AmbiguousRun,
+    BusyRun,
     DamagedArtifact,
     DamagedRun,
+    IndexUnavailable,
+    InvalidTag,
     MissingArtifact,
     NewerFormat,
     RefusedArtifact,
@@ -28,7 +31,9 @@ from recipe_registry.errors import (
     UnknownRun,
     writing,
 )
-from recipe_registry.index import RunIndex, RunRow
+from recipe_registry.index import RunIndex
+from recipe_registry.notes import RunNotes
+from recipe_registry.query import RunQuery, RunRow
 from recipe_registry.registry import Registry
 from recipe_registry.runs import RunRecord, RunStore
 
@@ -36,9 +41,12 @@ __all__ = [
     "AmbiguousRun",
     "Artifact",
     "ArtifactStore",
+    "BusyRun",
     "DamagedArtifact",
     "DamagedRun",
     "Entry",
+    "IndexUnavailable",
+    "InvalidTag",
     "KeyRecord",
     "MissingArtifact",
     "NewerFormat",
@@ -47,6 +55,8 @@ __all__ = [
     "Registry",
     "RegistryError",
     "RunIndex",
+    "RunNotes",
+    "RunQuery",
     "RunRecord",
     "RunRow",
     "RunStore",

@@ -10,6 +10,9 @@
     ├── RefusedArtifact        exit 5   a producer left something that cannot become an artifact
     ├── UnknownRun             exit 2   no run has this id
     ├── AmbiguousRun           exit 2   several runs begin like this
+    ├── BusyRun                exit 2   the run is still running
+    ├── InvalidTag             exit 2   this cannot be a tag
+    ├── IndexUnavailable       exit 4   the database of the run index cannot be used
     └── StoreNotWritable       exit 4   a read-only or full disk
 """
 
@@ -84,6 +87,24 @@ class AmbiguousRun(RegistryError):
     """Several runs begin with this prefix: the message lists them."""
 
     exit_code = 2
+
+
+class BusyRun(RegistryError):
+    """The run is still running, in this process or another one."""
+
+    exit_code = 2
+
+
+class InvalidTag(RegistryError):
+    """This cannot be a tag of a run."""
+
+    exit_code = 2
+
+
+class IndexUnavailable(RegistryError):
+    """The database of the run index cannot be reached or used. What it holds can be had from the runs as well."""
+
+    exit_code = 4
 
 
 class StoreNotWritable(RegistryError):
