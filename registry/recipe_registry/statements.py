@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -141,7 +142,7 @@ def _conditions(query: RunQuery) -> Iterator[sa.ColumnElement[bool]]:
         # As the tag stands in the JSON array; characters that would need an escape are in no tag.
         yield sa.func.replace(runs.c.tags, json.dumps(_plain(query.tag)), "") != runs.c.tags
     if query.since is not None:
-        yield runs.c.started >= query.since.isoformat(timespec="seconds")
+        yield runs.c.started >= query.since.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _order(query: RunQuery) -> list[sa.ColumnElement[Any]]:

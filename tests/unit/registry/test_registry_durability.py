@@ -83,7 +83,9 @@ def test_only_one_module_writes() -> None:
             if isinstance(call.func, ast.Attribute)
             and not (isinstance(call.func.value, ast.Name) and call.func.value.id == "durable")
         }
-        allowed = {"durable.py": writers, "database.py": {"replace"}, "statements.py": {"replace"}}.get(path.name, set())
+        allowed = {"durable.py": writers, "database.py": {"replace"}, "statements.py": {"replace"}}.get(
+            path.name, set()
+        )
         assert used & writers <= allowed, path
 
 
