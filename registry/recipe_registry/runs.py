@@ -200,14 +200,22 @@ class RunStore:
         self.index.record()
         return changed
 
-    def delete(self, run_id: str) -> None:
-        """Forget a run: record, events, recipe, notes. Its artifacts stay.
-
-        A run that was killed can be deleted, whatever its record says.
+    def check_idle(self, run_id: str) -> None:
+        """Refuse a run that a process of this machine is at. One that was killed is idle, whatever its record says.
 
         Raises:
             UnknownRun: the run has no directory.
-            BusyRun: a process of this machine is at it.
+            BusyRun: it is still running.
+        """
+        with self._running.idle(run_id):
+            pass
+
+    def delete(self, run_id: str) -> None:
+        """Forget a run: record, events, recipe, notes. Its artifacts stay.
+
+        Raises:
+            UnknownRun: the run has no directory.
+            BusyRun: it is still running, see :meth:`check_idle`.
             StoreNotWritable: the disk or a permission forbids it.
         """
         directory = self.directory(run_id)

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```json (\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SCHEMA = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
-OUTPUTS = ("run_event", "show", "plan", "validate", "plugins", "explain", "data_row", "import")
+OUTPUTS = ("run_event", "runs", "show", "plan", "validate", "plugins", "explain", "data_row", "import")
 EVENTS = [reference["$ref"].rpartition("/")[2] for reference in SCHEMA["$defs"]["run_event"]["oneOf"]]
 
 
