@@ -18,10 +18,13 @@ from recipe_registry.durable import (
 )
 from recipe_registry.errors import (
     AmbiguousRun,
+    BusyRun,
     DamagedArtifact,
     DamagedName,
     DamagedRemote,
     DamagedRun,
+    IndexUnavailable,
+    InvalidTag,
     MissingArtifact,
     NameTaken,
     NewerFormat,
@@ -35,8 +38,10 @@ from recipe_registry.errors import (
     UnknownRun,
     writing,
 )
-from recipe_registry.index import RunIndex, RunRow
+from recipe_registry.index import RunIndex
 from recipe_registry.names import NamedResult, NameEvent, NameStore, split_reference
+from recipe_registry.notes import RunNotes
+from recipe_registry.query import RunQuery, RunRow
 from recipe_registry.registry import Registry
 from recipe_registry.runs import RunRecord, RunStore
 
@@ -44,11 +49,14 @@ __all__ = [
     "AmbiguousRun",
     "Artifact",
     "ArtifactStore",
+    "BusyRun",
     "DamagedArtifact",
     "DamagedName",
     "DamagedRemote",
     "DamagedRun",
     "Entry",
+    "IndexUnavailable",
+    "InvalidTag",
     "KeyRecord",
     "MissingArtifact",
     "NameEvent",
@@ -63,6 +71,8 @@ __all__ = [
     "RegistryError",
     "RemoteUnreachable",
     "RunIndex",
+    "RunNotes",
+    "RunQuery",
     "RunRecord",
     "RunRow",
     "RunStore",

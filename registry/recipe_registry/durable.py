@@ -57,6 +57,19 @@ def create_directory(path: Path) -> None:
         _sync(path.parent)
 
 
+def create_file(path: Path) -> None:
+    """Create an empty file durably. The directory must exist, the file must not.
+
+    Raises:
+        StoreNotWritable: the disk or a permission forbids it.
+    """
+    with writing(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        fault_point("empty.created")
+        _sync(path.parent)
+        fault_point("empty.durable")
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace the content of ``path`` atomically and durably. The directory must exist.
 

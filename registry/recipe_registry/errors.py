@@ -17,6 +17,9 @@
     ├── AmbiguousRun           exit 2   several runs begin like this
     ├── UnknownArtifact        exit 2   no artifact has this digest, or several begin like this
     ├── RemoteUnreachable      exit 3   a remote does not answer, or refuses
+    ├── BusyRun                exit 2   the run is still running
+    ├── InvalidTag             exit 2   this cannot be a tag
+    ├── IndexUnavailable       exit 4   the database of the run index cannot be used
     └── StoreNotWritable       exit 4   a read-only or full disk
 """
 
@@ -127,6 +130,24 @@ class AmbiguousRun(RegistryError):
     """Several runs begin with this prefix: the message lists them."""
 
     exit_code = 2
+
+
+class BusyRun(RegistryError):
+    """The run is still running, in this process or another one."""
+
+    exit_code = 2
+
+
+class InvalidTag(RegistryError):
+    """This cannot be a tag of a run."""
+
+    exit_code = 2
+
+
+class IndexUnavailable(RegistryError):
+    """The database of the run index cannot be reached or used. What it holds can be had from the runs as well."""
+
+    exit_code = 4
 
 
 class StoreNotWritable(RegistryError):

@@ -78,21 +78,24 @@ class Registry:
         return self.home / "gc.lock"
 
     @classmethod
-    def open(cls, home: Path, *, create: bool = True) -> Registry:
+    def open(cls, home: Path, *, create: bool = True, index_url: str | None = None) -> Registry:
         """Open the registry in a folder.
 
         Args:
             home: the folder.
             create: make it if it is missing. Without, nothing is written until something is stored, and
                 what is looked for in a missing folder is not found.
+            index_url: of a PostgreSQL database that has the index of the runs; None is a file in the folder.
 
         Raises:
             NewerFormat: a later version of this program wrote it.
             RegistryError: ``home`` is a file, or its marker is unreadable.
+            IndexUnavailable: ``index_url`` is of a kind that makes no sense.
             StoreNotWritable: it cannot be created.
         """
         home = home.absolute()
         homes.check(home)
         if create:
             homes.create(home)
-        return cls(home, ArtifactStore(home), RunStore(home), NameStore(home), home / "sources")
+        runs = RunStore(home, index_url=index_url)
+        return cls(home, ArtifactStore(home), runs, NameStore(home), home / "sources")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "docker", "huggingface_hub"}
+HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "docker", "huggingface_hub", "sqlalchemy"}
 # Cheaper, and still not wanted before somebody asks for more than help.
 NOT_FOR_HELP = HEAVY | {"jsonschema", "tree_sitter", "rich", "recipe_engine.methods"}
 

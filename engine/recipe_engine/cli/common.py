@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from recipe_registry import Registry, RunRecord
 
 HOME_VARIABLE = "RECIPE_HOME"
+INDEX_VARIABLE = "RECIPE_INDEX"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-RUN_MODULES = frozenset({"numpy", "packaging", "rich", "safetensors", "tokenizers", "torch", "transformers"})
+RUN_MODULES = frozenset(
+    {"alembic", "numpy", "packaging", "rich", "safetensors", "sqlalchemy", "tokenizers", "torch", "transformers"}
+)
 LATEST = "latest"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -153,10 +156,11 @@ def _moved(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
 
 
 def open_registry(*, create: bool = True) -> Registry:
-    """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder."""
+    """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder, with the index of ``RECIPE_INDEX``."""
     from recipe_registry import Registry
 
-    return Registry.open(Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute(), create=create)
+    home = Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute()
+    return Registry.open(home, create=create, index_url=os.environ.get(INDEX_VARIABLE) or None)
 
 
 def find_run(registry: Registry, run_id: str) -> RunRecord:
@@ -168,7 +172,7 @@ def find_run(registry: Registry, run_id: str) -> RunRecord:
     found = registry.runs.resolve(run_id)
     if run_id != LATEST or not found.facts.get("targets"):
         return found
-    return next((record for record in registry.runs.list() if not record.facts.get("targets")), found)
+    return next((record for record in registry.runs.newest() if not record.facts.get("targets")), found)
 
 
 def utf8(given: str | bytes, what: str) -> str:

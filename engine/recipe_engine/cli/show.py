@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recipe_engine.cli.common import find_run, json_option, open_registry, print_json
+from recipe_engine.cli.common import find_run, json_option, open_registry, print_json, printable
 
 if TYPE_CHECKING:
     from recipe_registry import Registry
@@ -25,7 +25,8 @@ def command(run_id: str, as_json: bool) -> int:
     from recipe_engine.report.result import result_json
 
     registry = open_registry(create=False)
-    result = result_json(find_run(registry, run_id))
+    record = find_run(registry, run_id)
+    result = result_json(record)
     result["nodes"] = [_found_again(node, registry) for node in result["nodes"]]
     if as_json:
         print_json({"schema_version": OUTPUT_VERSION, **result})
@@ -33,6 +34,11 @@ def command(run_id: str, as_json: bool) -> int:
     from recipe_engine.cli.display import print_result
 
     print_result(result)
+    notes = registry.runs.notes(record.id)
+    if notes.tags:
+        click.echo(f"tags: {', '.join(notes.tags)}")
+    if notes.note:
+        click.echo(printable(notes.note))
     return 0
 
 

@@ -91,6 +91,9 @@ def test_public_surface() -> None:
         "UnknownName": 2,
         "UnknownRun": 2,
         "AmbiguousRun": 2,
+        "BusyRun": 2,
+        "InvalidTag": 2,
+        "IndexUnavailable": 4,
         "StoreNotWritable": 4,
     }
     assert str(RegistryError("What.", "Do.")) == "What. Do."

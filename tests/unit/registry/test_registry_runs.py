@@ -1,30 +1,25 @@
-"""Runs: nothing is lost, and the index is only ever a copy."""
+"""Runs: records, events, recipes, notes. Their index is in ``test_registry_index.py``."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from recipe_registry import (
     AmbiguousRun,
+    BusyRun,
     DamagedRun,
+    InvalidTag,
     NewerFormat,
-    Registry,
-    RunIndex,
+    RunNotes,
     RunRecord,
     RunStore,
     UnknownRun,
 )
-
-if TYPE_CHECKING:
-    from tests.unit.registry.scenario import Spawn
 
 DIGEST = f"sha256:{'ef' * 32}"
 
@@ -190,109 +185,63 @@ def test_a_newer_record_is_refused(runs: RunStore, three: list[str]) -> None:
         runs.resolve(three[0])
 
 
-def garbage(path: Path) -> None:
-    path.write_bytes(b"this is no database, although it is long enough to be one" * 100)
+def test_a_clock_that_was_set_back_gives_new_ids(home: Path) -> None:
+    moment = datetime(2026, 11, 24, 6, 45, 12, tzinfo=UTC)
+    ticks = iter([moment, moment + timedelta(seconds=1), moment, moment + timedelta(seconds=1), moment.replace(hour=5)])
+    runs = RunStore(home, lambda: next(ticks))
+    assert [runs.new_id() for _ in range(3)] == [
+        "20261124-064512-0000",
+        "20261124-064513-0000",
+        "20261124-054512-0000",
+    ]
 
 
-def another_version(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-
-
-def no_table(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE runs")
-    connection.close()
-
-
-def overwrite_pages(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 5000)
-
-
-def directory_instead(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+def test_notes(runs: RunStore, three: list[str]) -> None:
+    assert runs.notes(three[0]) == RunNotes()
+    assert runs.annotate(three[0], add=["best", "a/b:c"], note="zwölf\n") == RunNotes(("a/b:c", "best"), "zwölf\n")
+    assert runs.annotate(three[0], add=["best"], remove=["a/b:c", "none"]) == RunNotes(("best",), "zwölf\n")
+    assert runs.annotate(three[0], note="") == runs.notes(three[0]) == RunNotes(("best",))
+    assert runs.load(three[0]).name == "demo2"
+    for tag in ("", "-x", "a b", 'a"', "x" * 101):
+        with pytest.raises(InvalidTag, match="cannot be a tag") as caught:
+            runs.annotate(three[0], add=[tag])
+        assert caught.value.exit_code == 2
+    with pytest.raises(UnknownRun):
+        runs.annotate("20261124-064512-3f9a", note="x")
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        Path.unlink,
-        garbage,
-        another_version,
-        no_table,
-        overwrite_pages,
-        directory_instead,
-        lambda p: p.write_bytes(b""),
-    ],
+    "content", ["", "{}", '{"schema_version": 1}', '{"schema_version": 1, "tags": [1], "note": ""}']
 )
-def test_a_lost_or_corrupt_index_changes_no_answer(
-    runs: RunStore, three: list[str], home: Path, damage: Callable[[Path], object]
-) -> None:
-    before = (runs.index.newest(), runs.index.latest(), runs.index.by_prefix("20261124"), runs.list())
-    damage(home / "index.sqlite")
-    again = RunStore(home)
-    assert (
-        again.index.newest(),
-        again.index.latest(),
-        again.index.by_prefix("20261124"),
-        again.list(),
-    ) == before
-    again.save(record("20261126-000000-0000"))
-    assert again.list()[0].id == "20261126-000000-0000"
-
-
-def test_the_index_follows_the_files(runs: RunStore, three: list[str], home: Path) -> None:
-    path = runs.directory(three[0]) / "run.json"
-    changed = replace(runs.load(three[0]), name="renamed", status="succeeded")
-    path.unlink()
-    path.write_text(json.dumps(changed.to_json()))
-    latest = runs.index.latest()
-    assert latest is not None
-    assert (latest.name, latest.status) == ("renamed", "succeeded")
-    path.unlink()
-    (home / "runs" / "backup").mkdir()
-    (home / "runs" / "backup" / "run.json").write_text(json.dumps(changed.to_json()))
-    (home / "runs" / "20261126-000000-0000").write_text("a file")
-    assert [row.id for row in runs.index.newest()] == three[1:]
-    with pytest.raises(UnknownRun):
-        runs.load("20261126-000000-0000")
-
-
-def test_rebuild(runs: RunStore, three: list[str], tmp_path: Path) -> None:
+def test_damaged_notes_are_named_and_hide_no_run(runs: RunStore, three: list[str], content: str) -> None:
+    path = runs.directory(three[0]) / "notes.json"
+    path.write_text(content)
+    with pytest.raises(DamagedRun, match=r"notes\.json cannot be used"):
+        runs.notes(three[0])
+    with pytest.raises(DamagedRun):
+        runs.annotate(three[0], note="x")
     runs.index.rebuild()
-    assert [row.id for row in runs.index.newest()] == three
-    nowhere = RunIndex(tmp_path / "nowhere")
-    nowhere.rebuild()
-    assert nowhere.latest() is None
-    assert not (tmp_path / "nowhere").exists()
+    assert [run.id for run in runs.list()] == three
 
 
-def test_a_run_removed_after_the_index_looked_is_left_out(runs: RunStore, three: list[str]) -> None:
-    class Late(RunIndex):
-        def newest(self, limit: int | None = None) -> list[Any]:
-            rows = super().newest(limit)
-            (runs.directory(three[0]) / "run.json").unlink()
-            return rows
+def test_a_deleted_run_is_gone(runs: RunStore, three: list[str], home: Path) -> None:
+    runs.delete(three[1])
+    assert [run.id for run in runs.list()] == [three[0], three[2]]
+    assert not runs.directory(three[1]).exists()
+    assert list((home / "tmp").iterdir()) == []
+    for unknown in (three[1], "nonsense"):
+        with pytest.raises(UnknownRun):
+            runs.delete(unknown)
 
-    runs.index = Late(runs.directory(three[0]).parent.parent)
-    assert [run.id for run in runs.list()] == three[1:]
 
-
-def test_parallel_processes_lose_no_run(home: Path, spawn: Spawn) -> None:
-    code = (
-        "import sys; from pathlib import Path; from recipe_registry import RunRecord, RunStore\n"
-        "sys.stdin.read(); runs = RunStore(Path(sys.argv[1])); run = runs.new_id()\n"
-        "for status in ('running', 'succeeded'): runs.save(RunRecord(run, sys.argv[2], status, 't', 'd'))"
-    )
-    processes = [spawn(code, home, number) for number in range(20)]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    assert [process.communicate()[1] for process in processes] == [""] * 20
-    rows = Registry.open(home).runs.index.newest()
-    assert {row.name for row in rows} == {str(number) for number in range(20)}
-    assert {row.status for row in rows} == {"succeeded"}
-    assert [run.id for run in RunStore(home).list()] == [row.id for row in rows]
+def test_a_run_that_is_running_is_not_deleted(home: Path) -> None:
+    runs, others = RunStore(home), RunStore(home)
+    run = runs.new_id()
+    runs.save(record(run))
+    for store in (runs, others):
+        with pytest.raises(BusyRun, match=f"Run {run} is still running") as caught:
+            store.delete(run)
+        assert caught.value.exit_code == 2
+    runs.save(record(run, status="succeeded"))
+    others.delete(run)
+    assert runs.list() == []

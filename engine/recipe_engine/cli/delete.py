@@ -1,0 +1,83 @@
+"""``recipe delete``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from recipe_engine.cli.common import find_run, open_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recipe_registry import Registry
+
+
+@click.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(run_ids: tuple[str, ...], yes: bool) -> int:
+    """Forget runs: their records, recipes, events and notes. A run that is still running is refused.
+
+    Artifacts stay. Those that no other run uses are counted, and recipe registry gc removes them.
+    """
+    registry = open_registry(create=False)
+    runs = list(dict.fromkeys(_run(registry, run_id) for run_id in run_ids))
+    for run in runs:
+        registry.runs.check_idle(run)
+    freed = _freed(registry, runs)
+    if not yes:
+        _confirm(f"Delete {_counted(len(runs), 'run')}, {', '.join(runs)}? {freed}")
+    for run in runs:
+        registry.runs.delete(run)
+    click.echo(f"deleted {_counted(len(runs), 'run')}. {freed}")
+    return 0
+
+
+def _run(registry: Registry, text: str) -> str:
+    from recipe_registry import record
+
+    # One whose record is damaged can be deleted too, by its whole id.
+    if record.ID.fullmatch(text) and registry.runs.directory(text).is_dir():
+        return text
+    return find_run(registry, text).id
+
+
+def _freed(registry: Registry, runs: Sequence[str]) -> str:
+    from recipe_registry import RegistryError
+
+    sizes = []
+    for digest in registry.runs.index.reached_only_by(runs):
+        try:
+            sizes.append(registry.artifacts.get(digest).size)
+        except RegistryError:
+            # Removed before, or damaged: nothing that this could free.
+            continue
+    if not sizes:
+        return "No artifact is theirs alone."
+    return (
+        f"{_counted(len(sizes), 'artifact')} of {_bytes(sum(sizes))} that no other run uses: "
+        "recipe registry gc removes what nothing else needs."
+    )
+
+
+def _confirm(question: str) -> None:
+    from recipe_engine.errors import InvalidArguments
+
+    if not sys.stdin.isatty():
+        raise InvalidArguments("Nobody is there to be asked.", "--yes deletes without asking.")
+    click.confirm(question, abort=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
