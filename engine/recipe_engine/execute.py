@@ -127,7 +127,9 @@ class Execution:
         self._terms = terms
         self._journal = journal
         self._done: dict[str, FinishedNode] = {}
-        self._remote = ReadThrough(registry, os.environ.get(REMOTE_VARIABLE, ""))
+        # What is held against its record must be computed here.
+        remote = "" if terms.on_drift == "exact" else os.environ.get(REMOTE_VARIABLE, "")
+        self._remote = ReadThrough(registry, remote)
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
         self._worker: WorkerSession | None = None

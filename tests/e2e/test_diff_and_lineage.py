@@ -38,7 +38,7 @@ def json_of(workspace: Workspace, name: str, *arguments: str) -> dict[str, Any]:
 
 def test_runs_whose_recipes_differ_in_one_key(finished: Workspace) -> None:
     first = another_run(finished, "learning_rate = 1e-3", "learning_rate = 5e-4")
-    said = json_of(finished, "diff", first, "latest")
+    said = json_of(finished, "diff", first, SECOND)
     assert (said["first"]["run"], said["second"]["run"]) == (first, SECOND)
     assert said["recipe"] == [{"path": "train.sft.learning_rate", "before": 1e-3, "after": 5e-4}]
     assert (said["sources"], said["environment"], said["keys"]) == ([], [], [])

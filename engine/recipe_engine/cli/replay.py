@@ -42,7 +42,7 @@ def command(run_id: str, verify: bool, as_json: bool, keep: bool) -> int:
     again = Replay(Recorded(registry, record), recipe, catalogue)
     if not as_json:
         _tell_beginning(record, again)
-    with scratch_registry(registry, record.id, keep=keep) as scratch:
+    with registry.in_use(), scratch_registry(registry, record.id, keep=keep) as scratch:
         if as_json:
             replayed = again.run(scratch, lambda _event: None)
         else:
