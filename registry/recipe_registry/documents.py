@@ -42,8 +42,11 @@ def json_safe(value: Any) -> Any:
 
     For what is only remembered, never hashed: a loss that diverged must not lose the record that says so.
     """
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    # Most values are these, and asking an abstract class takes ten times as long.
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
         return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

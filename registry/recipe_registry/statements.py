@@ -82,8 +82,12 @@ def newest(connection: sa.Connection, store: str, limit: int | None, before: str
 
 def select(connection: sa.Connection, store: str, query: RunQuery) -> list[RunRow]:
     """The runs that a query asks for."""
-    wanted = sa.select(*_COLUMNS).where(runs.c.store == store, *_conditions(query))
-    return _rows(connection, wanted.order_by(*_order(query)).limit(query.limit))
+    order = _order(query)
+    chosen = sa.select(runs.c.run).where(runs.c.store == store, *_conditions(query)).order_by(*order).limit(query.limit)
+    wanted = sa.select(*_COLUMNS).where(runs.c.store == store)
+    # Documents are long: they are opened for those that are shown, not for all that are sorted.
+    wanted = wanted.where(runs.c.run.in_(chosen)) if query.limit is not None else wanted.where(*_conditions(query))
+    return _rows(connection, wanted.order_by(*order))
 
 
 def by_prefix(connection: sa.Connection, store: str, prefix: str) -> list[RunRow]:
