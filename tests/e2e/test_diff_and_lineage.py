@@ -36,6 +36,7 @@ def json_of(workspace: Workspace, name: str, *arguments: str) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.slow
 def test_runs_whose_recipes_differ_in_one_key(finished: Workspace) -> None:
     first = another_run(finished, "learning_rate = 1e-3", "learning_rate = 5e-4")
     said = json_of(finished, "diff", first, SECOND)
@@ -124,6 +125,7 @@ def told(node: dict[str, Any]) -> str:
     return f"{node['id']}  key {key}  artifact {artifact}  run {node['made_by']}"
 
 
+@pytest.mark.slow
 def test_what_an_artifact_was_made_from(finished: Workspace, first_run: tuple[Workspace, Finished]) -> None:
     adapt = digests(first_run[1].result)["adapt"]
     for prefix in (adapt, adapt[:15], adapt.removeprefix("sha256:")[:8]):

@@ -186,7 +186,7 @@ def test_a_second_signal_ends_it_at_once(slow: Workspace) -> None:
     """The first one finds a stage that asks for it and takes no notice."""
     slow.variables |= {"SLOW": "adapt", "DEAF": "1"}
     running = slow.start()
-    running.until(lambda event: event["type"] == "node_message")
+    running.until(lambda event: event["type"] == "node_message" and event["node"] == "adapt")
     workers = running.workers()
     running.signal(signal.SIGINT)
     time.sleep(0.5)

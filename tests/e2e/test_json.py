@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tests.e2e.engine import Finished, Workspace, assert_output, write_plugin
 
 
@@ -29,6 +30,7 @@ def test_events_are_kept_but_for_progress(first_run: tuple[Workspace, Finished])
     assert [json.loads(line) for line in kept] == [event for event in done.events if event["type"] != "node_progress"]
 
 
+@pytest.mark.slow
 def test_events_of_runs_that_fail(workspace: Workspace) -> None:
     (workspace.folder / "rows.jsonl").write_text("no row\n")
     done = workspace.recipe("run", "--json", "tiny.toml")

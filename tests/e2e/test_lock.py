@@ -56,6 +56,7 @@ def move(hub: Hub) -> None:
     tiny.write_jsonl(hub.folder / "train.jsonl", tiny.instruction_rows(4, start=40))
 
 
+@pytest.mark.slow
 def test_a_branch_that_moves_changes_nothing_until_somebody_asks(moving: Workspace, hub: Hub) -> None:
     first = moving.recipe("lock", "--json", "tiny.toml")
     assert first.code == 0, first.err

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.e2e.engine import OBSERVER, Finished, Workspace, observed
 
 from recipe_engine import hookspecs
@@ -35,6 +36,7 @@ def test_nothing_is_told_of_what_is_taken_from_the_registry(finished: Workspace)
     assert not transcript.exists()
 
 
+@pytest.mark.slow
 def test_the_calls_of_an_interrupted_run(finished: Workspace) -> None:
     transcript = observed(finished)
     finished.variables["HF_TOKEN"] = "hf_secretprobe"

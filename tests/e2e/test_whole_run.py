@@ -60,6 +60,7 @@ print(json.dumps(sorted(heavy & set(sys.modules))), file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_an_option_of_an_evaluation_runs_that_evaluation_only(finished: Workspace) -> None:
     done = finished.run("--set", "evaluate.exact_match.max_new_tokens=4")
     # The card shows the evaluation and the payload holds the recipe, so the export follows.
@@ -122,6 +123,7 @@ def test_show_and_data_show(finished: Workspace, first_run: tuple[Workspace, Fin
     assert json.loads(finished.recipe("show", "--json").out)["run"] == result["run"]
 
 
+@pytest.mark.slow
 def test_the_model_that_answers_is_the_one_that_was_evaluated(finished: Workspace) -> None:
     record = finished.last_record()
     samples = next(node for node in record["nodes"] if node["id"] == "evaluate.samples@result")

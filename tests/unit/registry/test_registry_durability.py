@@ -116,6 +116,7 @@ def assert_goes_on(home: Path) -> None:
     assert registry.runs.resolve("latest").status == "succeeded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [*FAULT_POINTS, *INDEX_FAULT_POINTS])
 def test_killed_at_every_step(memory: Path, spawn: Spawn, point: str) -> None:
     times = 0
