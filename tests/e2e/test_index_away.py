@@ -1,0 +1,31 @@
+"""A run goes on while the database of its index is away, and is recorded once it is back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.postgres import PostgresServer
+
+from tests.e2e.engine import write_workspace
+
+
+def test_a_run_goes_on_without_the_database(tmp_path: Path, postgres: PostgresServer, database_url: str) -> None:
+    workspace = write_workspace(tmp_path / "work")
+    workspace.variables["RECIPE_INDEX"] = database_url
+    postgres.stop()
+    try:
+        done = workspace.run()
+    finally:
+        postgres.start()
+    (line,) = [line for line in done.err.splitlines() if "index" in line]
+    assert line.startswith(f"warning: The run index at 127.0.0.1:{postgres.port}/")
+    assert done.result["status"] == "succeeded"
+    assert list((workspace.home / "runs" / ".dirty").iterdir())
+    listed = json.loads(workspace.recipe("runs", "--json").out)["runs"]
+    assert [(row["run"], row["status"]) for row in listed] == [(done.result["run"], "succeeded")]
+    assert listed[0]["metrics"] == done.result["metrics"]
+    assert list((workspace.home / "runs" / ".dirty").iterdir()) == []
