@@ -194,6 +194,7 @@ def buggy(finished: Workspace) -> Workspace:
     return finished
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_stage(buggy: Workspace) -> None:
     buggy.edit("[evaluate.samples]\ncount = 2\nmax_new_tokens = 8\n", "[evaluate.buggy]\n")
     done = buggy.recipe("run", "tiny.toml")

@@ -139,7 +139,7 @@ def test_interrupted_in_any_node(slow: Workspace, first_run: tuple[Workspace, Fi
     if node == "tokenizer":  # nothing waits in it, but its libraries take a second to be imported
         time.sleep(0.5)
     else:
-        running.until(lambda event: event["type"] == "node_message")
+        running.until(lambda event: event["type"] == "node_message" and event["node"] == node)
     workers = running.workers()
     before = time.monotonic()
     running.signal(signal.SIGINT)

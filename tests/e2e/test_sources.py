@@ -59,6 +59,7 @@ def wheels(workspace: Workspace) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_a_file_of_a_wheel(wheels: Workspace) -> None:
     unknown = json.loads(wheels.recipe("plan", "--json", "tiny.toml").out)
     assert unknown["nodes"][0]["state"] == "will run"

@@ -249,6 +249,7 @@ def test_a_file_that_arrives_damaged_is_refused_and_fetched_again(hub: Hub, work
     assert source(workspace)["files"] == expected(hub)
 
 
+@pytest.mark.slow
 def test_a_long_download_reports_its_bytes_and_draws_nothing(hub: Hub, workspace: Workspace) -> None:
     (hub.folder / "extra.safetensors").write_bytes(bytes(24 << 20))
     hub.bytes_per_second = 10 << 20
