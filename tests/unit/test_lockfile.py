@@ -134,3 +134,11 @@ def test_a_lock_is_settled_once_and_only_for_inputs(tmp_path: Path) -> None:
     assert (
         settle(path, LOCK, Lock(changed("threads", 4), ENVIRONMENT)) == "locked anew in sft.lock.json: threads 2 -> 4"
     )
+
+
+def test_a_lock_of_the_first_format_is_read() -> None:
+    lock = read_lock(Path(__file__).parents[1] / "golden" / "lock-format-1.json")
+    assert lock is not None
+    assert (lock.threads, lock.pins, lock.results) == (2, {}, {})
+    assert set(lock.inputs["sources"]) == {"model", "data.train", "data.eval"}
+    assert lock.environment["packages"]["torch"]["version"] == "2.13.0+cpu"
