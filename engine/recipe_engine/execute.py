@@ -11,23 +11,20 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
-from recipe_engine.contract import NodeInfo, PushRequest
+from recipe_engine.contract import NodeInfo
 from recipe_engine.graph import Node, build_graph, needed_for
 from recipe_engine.journal import Emit, FinishedNode, Journal
-from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
-from recipe_engine.options import build
 from recipe_engine.outline import check_device, check_model, check_requirements
 from recipe_engine.plan import Planner, base_name
+from recipe_engine.publish import publish, run_card
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
-from recipe_engine.report.card import Evaluation, card
-from recipe_engine.report.payload import METRICS_FILE, holds_adapter, payload_digest, payload_files
+from recipe_engine.report.payload import METRICS_FILE
 from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
@@ -35,6 +32,7 @@ from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -272,46 +270,11 @@ class Execution:
         return FinishedNode(node, "ran", key, artifact, metrics, facts)
 
     def _push(self, node: Node) -> FinishedNode:
-        method = self._catalogue.methods["push", node.method].descriptor
-        artifacts = [self._artifact(name) for name in node.inputs.values()]
-        files = payload_files(artifacts, self._journal.recipe_files, self._card(artifacts), self._journal.folder)
-        request = PushRequest(
-            name=self._recipe.name,
-            options=build(method.options, node.options),
-            folder=Path.cwd(),
-            files=files,
-            digest=payload_digest(files),
-            reporter=self._journal.reporter(node.id),
-        )
-        with bugs_named(node.distribution):
-            code = load_symbol(method.implementation)()
-            is_current = code.is_current(request)
-        if is_current:
-            return FinishedNode(node, "cached", facts={"digest": request.digest})
-        info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, "")
-        self._journal.emit("node_started", node=node.id, why="the target does not hold this yet")
-        tell(self._catalogue, "recipe_before_stage", node=info)
-        with failures_told(self._catalogue, info), bugs_named(node.distribution):
-            receipt = code.push(request)
-        tell(self._catalogue, "recipe_after_stage", node=info, artifact="", metrics={})
-        return FinishedNode(node, "ran", facts=dict(receipt))
-
-    def _card(self, artifacts: Sequence[Artifact]) -> str:
         assert self._planner is not None  # resolve is always the first node
-        evaluations = [
-            Evaluation(done.node.instance, done.node.id.partition("@")[2], done.metrics, done.artifact.path)
-            for done in self._done.values()
-            if done.node.stage == "evaluate" and done.artifact
-        ]
+        artifacts = [self._artifact(name) for name in node.inputs.values()]
         base = base_name(self._recipe, self._planner.resolution)
-        facts = self._done["train"].facts.get("efficiency", {})
-        return card(
-            self._recipe,
-            base=base,
-            is_adapter=holds_adapter(artifacts),
-            evaluations=evaluations,
-            efficiency=facts,
-        )
+        text = run_card(self._recipe, base, self._done, artifacts)
+        return publish(node, self._recipe, self._catalogue, self._journal, payload=(artifacts, text))
 
     def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:
         def pass_on(answer: dict[str, Any]) -> None:
