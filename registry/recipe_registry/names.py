@@ -19,7 +19,7 @@ from recipe_registry.digests import hex_of
 from recipe_registry.errors import DamagedName, NameTaken, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LATEST = "latest"
@@ -136,11 +136,50 @@ class NameStore:
             if (folder / result.version).is_dir():
                 self._check_same(result)
             else:
-                self._write(folder / result.version, result, recipe)
+                self._write(folder / result.version, {**recipe, RESULT_FILE: documents.encode_file(result.to_json())})
             # A process that was killed between the two lines above and this one left a version without an event.
             if all(event.version != result.version for event in self.events(result.name)):
                 self._note(result.name, "named", result.version)
         return self.get(result.name, result.version)
+
+    def adopt(self, name: str, version: str, files: Mapping[str, bytes], events: Sequence[str]) -> NamedResult:
+        """Take in a version that another registry has, with what happened to its name there.
+
+        Args:
+            name: of the result.
+            version: of the result.
+            files: what :meth:`files` gave there.
+            events: what :meth:`event_lines` gave there.
+
+        Raises:
+            NameTaken: the version stands for another result here.
+            DamagedName: the files are not those of the version.
+            StoreNotWritable: the disk or a permission forbids it.
+        """
+        folder = self._names / name
+        home.create(self._home)
+        theirs = read_result(files.get(RESULT_FILE, b""), name, version, folder / version)
+        with locks.exclusive(folder / _LOCK_FILE):
+            if (folder / version).is_dir():
+                self._check_same(theirs)
+            else:
+                self._write(folder / version, files)
+            lines = merged_events(self.event_lines(name), events)
+            durable.write_bytes(folder / EVENTS_FILE, "".join(f"{line}\n" for line in lines).encode())
+        return self.get(name, version)
+
+    def files(self, result: NamedResult) -> dict[str, Path]:
+        """Everything that is kept of a version: path in its folder -> file."""
+        paths = (path for path in sorted(result.folder.rglob("*")) if path.is_file())
+        return {path.relative_to(result.folder).as_posix(): path for path in paths}
+
+    def event_lines(self, name: str) -> list[str]:
+        """What happened to a name's versions, a line of JSON each; lines that a kill tore are left out."""
+        try:
+            lines = (self._names / name / EVENTS_FILE).read_bytes().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [line.decode() for line in lines if _event(line) is not None]
 
     def get(self, name: str, version: str = LATEST) -> NamedResult:
         """The result of a name.
@@ -151,21 +190,15 @@ class NameStore:
             NewerFormat: a later version of this program wrote it.
         """
         if version == LATEST:
-            usable = [event.version for event in self.events(name) if event.kind == "named"]
-            retired = {event.version for event in self.events(name) if event.kind == "retired"}
-            version = next((found for found in reversed(usable) if found not in retired), "")
+            version = latest_of(self.event_lines(name))
             if not version:
                 raise UnknownName(f"There is no {name} in {self._home}.", self._known(name))
         folder = self._names / name / version
         try:
-            document = documents.read(folder / RESULT_FILE)
-            artifacts = {node: f"sha256:{hex_of(digest)}" for node, digest in document["artifacts"].items()}
-            result = NamedResult(name, version, document["run"], artifacts, document["recipe_file"], folder)
+            data = (folder / RESULT_FILE).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise UnknownName(f"There is no {name}:{version} in {self._home}.", self._known(name)) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedName(f"{folder / RESULT_FILE} cannot be used.", "Pull it again, or remove it.") from error
-        return self._as_it_is_now(result)
+        return self._as_it_is_now(read_result(data, name, version, folder))
 
     def versions(self) -> Iterator[NamedResult]:
         """Every version of every name, by name, then in the order in which they were named."""
@@ -199,11 +232,7 @@ class NameStore:
 
     def events(self, name: str) -> list[NameEvent]:
         """What happened to a name's versions, in order; lines that a kill tore are left out."""
-        try:
-            lines = (self._names / name / EVENTS_FILE).read_bytes().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [event for line in lines if (event := _event(line)) is not None]
+        return [event for line in self.event_lines(name) if (event := _event(line)) is not None]
 
     def _check_same(self, result: NamedResult) -> None:
         there = self.get(result.name, result.version)
@@ -213,17 +242,16 @@ class NameStore:
                 "Give another version.",
             )
 
-    def _write(self, final: Path, result: NamedResult, recipe: Mapping[str, bytes]) -> None:
-        staging = final.with_name(f".{result.version}.tmp")
+    def _write(self, final: Path, files: Mapping[str, bytes]) -> None:
+        staging = final.with_name(f".{final.name}.tmp")
         durable.remove_tree(staging)
-        for name, data in recipe.items():
+        for name, data in files.items():
             durable.make_directory((staging / name).parent)
             durable.write_bytes(staging / name, data)
-        durable.write_json(staging / RESULT_FILE, result.to_json())
         durable.commit_directory(staging, final)
 
     def _note(self, name: str, kind: EventKind, version: str, stage: str = "") -> None:
-        at = self._now().isoformat(timespec="seconds")
+        at = self._now().isoformat(timespec="milliseconds")
         event = {"kind": kind, "version": version, "by": _user(), "at": at, "stage": stage}
         durable.append_line(self._names / name / EVENTS_FILE, documents.encode_json(event).decode())
 
@@ -248,7 +276,44 @@ class NameStore:
         return f"There is {', '.join(names)}." if names else "Name a result with: recipe registry tag RUN NAME:VERSION"
 
 
-def _event(line: bytes) -> NameEvent | None:
+def latest_of(lines: Sequence[str]) -> str:
+    """The version that was named last and is in use, by a log of events; ``""`` where there is none."""
+    events = [event for line in lines if (event := _event(line)) is not None]
+    retired = {event.version for event in events if event.kind == "retired"}
+    named = [event.version for event in events if event.kind == "named" and event.version not in retired]
+    return named[-1] if named else ""
+
+
+def merged_events(*logs: Sequence[str]) -> list[str]:
+    """Logs of one name from several registries as one: each event once, by time."""
+    known = {line: event for log in logs for line in log if (event := _event(line)) is not None}
+    return sorted(known, key=lambda line: (known[line].at, line))
+
+
+def read_result(data: bytes, name: str, version: str, folder: Path) -> NamedResult:
+    """The record of a version.
+
+    Args:
+        data: of its file.
+        name: that it must have.
+        version: that it must have.
+        folder: where it is.
+
+    Raises:
+        DamagedName: it is none, or another's.
+        NewerFormat: a later version of this program wrote it.
+    """
+    try:
+        document = documents.parse(data, folder / RESULT_FILE)
+        if (document["name"], document["version"]) != (name, version):
+            raise ValueError("it is about another result")
+        artifacts = {node: f"sha256:{hex_of(digest)}" for node, digest in document["artifacts"].items()}
+        return NamedResult(name, version, document["run"], artifacts, document["recipe_file"], folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedName(f"{folder / RESULT_FILE} cannot be used.", "Pull it again, or remove it.") from error
+
+
+def _event(line: str | bytes) -> NameEvent | None:
     try:
         return NameEvent(**json.loads(line))
     except (ValueError, TypeError):

@@ -83,6 +83,18 @@ def test_latest_is_locked_until_somebody_asks(named: Workspace) -> None:
     assert nodes(named.run(recipe="tone.toml").result)["tiny/train"] != nodes(one)["tiny/train"]
 
 
+@pytest.mark.slow
+def test_a_name_is_shared_through_a_remote(named: Workspace) -> None:
+    remote = f"file://{named.folder / 'remote'}"
+    assert named.recipe("registry", "push", "bot:1.0", "--remote", remote).code == 0
+    here = json.loads(named.recipe("registry", "names", "--json").out)
+    named.variables["RECIPE_HOME"] = str(named.folder / "elsewhere")
+    pulled = named.recipe("registry", "pull", "bot:1.0", "--remote", remote)
+    assert pulled.code == 0, pulled.err
+    assert json.loads(named.recipe("registry", "names", "--json").out) == here
+    assert nodes(named.run(recipe="tone.toml").result)["tiny/train"] == here["names"][0]["artifacts"]["train"]
+
+
 def test_a_name_that_is_not_there_has_its_place(named: Workspace) -> None:
     named.edit_file("tone.toml", "bot:1.0", "bot:9")
     told = named.recipe("validate", "tone.toml").said(2)

@@ -9,9 +9,27 @@ import click
 from recipe_engine.cli.common import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from recipe_registry import NamedResult, Registry
 
 OUTPUT_VERSION = 1
+
+
+def is_reference(name: str) -> bool:
+    """Whether a user means a named result, and neither a run nor an artifact."""
+    return ":" in name and not name.startswith("sha256:")
+
+
+def named_results(registry: Registry, names: Sequence[str]) -> list[NamedResult]:
+    """The named results among what a user named; all where nothing is named.
+
+    Raises:
+        UnknownName: there is no such result.
+    """
+    if not names:
+        return list(registry.names.versions())
+    return [registry.names.get(*split(name)) for name in names if is_reference(name)]
 
 
 def split(reference: str) -> tuple[str, str]:

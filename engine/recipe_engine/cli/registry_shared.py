@@ -24,7 +24,7 @@ SHOWN_DIGITS = 19
 remote_option = click.option(
     "--remote", "url", metavar="URL", help="Such as s3://bucket/folder; RECIPE_REMOTE where left out."
 )
-names_argument = click.argument("names", metavar="[RUN|DIGEST]...", nargs=-1)
+names_argument = click.argument("names", metavar="[RUN|DIGEST|NAME:VERSION]...", nargs=-1)
 
 
 def the_remote(url: str | None) -> Remote:

@@ -77,7 +77,7 @@ def test_a_stage_has_one_version_and_who_and_when_are_kept(store: NameStore, mon
     last = store.events("bot")[-1]
     assert (last.kind, last.version, last.stage, last.by, last.at) == (
         *("promoted", "1", "production", "ann"),
-        "2026-01-01T00:04:00+00:00",
+        "2026-01-01T00:04:00.000+00:00",
     )
 
 
