@@ -41,14 +41,15 @@ quickstart: setup ## Fine-tune a first model: recipes/quickstart.toml
 test: setup ## The default suite, under two minutes
 	@$(PYTEST) -m "not slow and not network" --durations=5 --durations-min=4
 
-test-all: setup ## Every test, slow and network too, with coverage; the pure core must be covered whole
+test-all: setup ## Every test; the default suite with coverage, which must cover the pure core whole
 	@$(BIN)/coverage erase
-	@$(TEST_ENVIRONMENT) $(BIN)/coverage run -m pytest $(PARALLEL) --durations=10 --durations-min=10
+	@$(TEST_ENVIRONMENT) $(BIN)/coverage run -m pytest $(PARALLEL) -m "not slow and not network"
 	@$(BIN)/coverage combine --quiet
 	@rm -f .coverage.*  # what a killed process left half written
 	@$(BIN)/coverage report
 	@echo "The pure core:"
 	@$(BIN)/coverage report --include="$(CORE)" --fail-under=100
+	@$(PYTEST) -m "slow or network" --durations=10 --durations-min=10
 
 fmt: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format --quiet

@@ -81,7 +81,9 @@ class RunIndex:
         self._markers.mark(run_id)
 
     def record(self, *, at_once: bool = True) -> None:
-        """Read the marked runs. An index that cannot be used is no error: a line in the log, and the markers stay.
+        """Read the marked runs.
+
+        An index that cannot be used is no error, and the markers stay; of a database a line in the log tells.
 
         Args:
             at_once: False where those who use the index of this folder are soon enough; others see it now.
@@ -91,7 +93,9 @@ class RunIndex:
         try:
             self._database().run(lambda connection: self._use(connection, _nothing))
         except (RegistryError, OSError) as error:
-            self._warn(error)
+            # A file of the registry is derived again by whoever asks it next; a database is somebody's to mend.
+            if self._url is not None:
+                self._warn(error)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Look again at runs that are gone without a mark; see :meth:`record`."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recipe_registry import canonical_json, digest_of, sha256_bytes, sha256_file
 from recipe_registry.digests import CHUNK_BYTES, hex_of
+from recipe_registry.documents import json_safe
 
 SCALARS = (
     st.none()
@@ -70,3 +71,9 @@ def test_only_a_digest_becomes_part_of_a_path(text: str) -> None:
     with pytest.raises(ValueError, match="not a sha256 digest"):
         hex_of(text)
     assert hex_of(f"sha256:{'a' * 64}") == hex_of("a" * 64) == "a" * 64
+
+
+def test_what_json_cannot_hold_is_left_for_the_encoder_to_refuse() -> None:
+    assert json_safe({"a": (1, float("inf"))}) == {"a": [1, "inf"]}
+    nothing = object()
+    assert json_safe([nothing]) == [nothing]

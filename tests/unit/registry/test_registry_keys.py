@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recipe_registry import Artifact, ArtifactStore, KeyRecord, NewerFormat, RegistryError, locks
+from recipe_registry.keys import read_link
 
 if TYPE_CHECKING:
     from tests.unit.registry.scenario import Spawn
@@ -226,3 +227,17 @@ def test_staging_of_the_dead_is_cleared_and_of_the_living_kept(store: ArtifactSt
     alive.communicate("")
     store.discard_staging()
     assert (alive_path.exists(), mine.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 1}', '{"schema_version": 1, "artifact": "x"}', None])
+def test_a_link_that_leads_nowhere_is_none(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "key.json"
+    if content is not None:
+        file.write_text(content)
+    assert read_link(file) is None
+
+
+def test_a_link_is_an_artifact_and_the_text_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(text := json.dumps({"schema_version": 1, "artifact": KEY}))
+    assert read_link(file) == (KEY, text)
