@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 # The pure core: no I/O worth the name, no races, so nothing in it is hard to reach from a test. The registry's locks and
 # durable writes are measured, not held to a number: some of their lines are reached only when two processes collide.
-ENGINE_CORE := errors model document compose schema wording validate plan explain rewrite
+ENGINE_CORE := errors model document overrides compose schema wording validate plan explain rewrite
 REGISTRY_CORE := digests documents errors keys manifest record
 COMMA := ,
 CORE := $(subst $() ,$(COMMA),$(strip $(ENGINE_CORE:%=engine/recipe_engine/%.py) $(REGISTRY_CORE:%=registry/recipe_registry/%.py)))

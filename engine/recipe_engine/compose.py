@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from recipe_engine import document
 from recipe_engine.descriptors import SINGLE_STAGES
 from recipe_engine.errors import InvalidRecipe, Problem, UnresolvedInput
 from recipe_engine.model import PLUGIN_FILE_SUFFIX, Pinned
+from recipe_engine.overrides import apply_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,6 @@ NAMED_RESULT = "registry:"
 """What a base begins with that is a result of the registry."""
 BASE_RECIPE: KeyPath = ("model", "base", "recipe")
 """Where a recipe names the one whose result it starts from."""
-_KEY_PART = re.compile(r'"([^"]*)"|([A-Za-z0-9_-]+)')
 _PINNED = {"model": "base", "data": "source"}
 """Table -> the key whose value its ``revision`` belongs to."""
 
@@ -149,7 +148,7 @@ def _compose(
         if layer is not found:
             _anchor(own, Path(layer.file).parent, Path(found.file).parent)
         tree = _merged(tree, own)
-    places = _overridden(tree, overrides)
+    places = apply_overrides(tree, overrides)
     composition = Composition(layers, tree, places)
     base = _named_base(composition, named_result) or _base(composition, users, named_result)
     return Composition(layers, tree, places, base) if base else composition
@@ -277,48 +276,3 @@ def _stands_for_another(path: KeyPath, before: Mapping[str, Any], now: Mapping[s
     if len(path) == 1:
         return path[0] in SINGLE_STAGES and not before.keys() & now.keys()
     return len(path) == 2 and "method" in now and now["method"] != before.get("method", path[1])
-
-
-def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[KeyPath, str]:
-    """Apply the overrides to the tree; key path -> override."""
-    places: dict[KeyPath, str] = {}
-    problems = []
-    for typed in overrides:
-        try:
-            path, value = _parse_override(typed)
-            _put(tree, path, value)
-        except ValueError as error:
-            problems.append(Problem(f"--set {typed}", 0, 0, "", str(error)))
-            continue
-        places = {key: before for key, before in places.items() if key[: len(path)] != path} | {path: typed}
-    if problems:
-        raise InvalidRecipe(problems)
-    return places
-
-
-def _parse_override(typed: str) -> tuple[KeyPath, Any]:
-    key, equals, text = typed.partition("=")
-    if not equals:
-        raise ValueError("expected key=value, such as train.sft.learning_rate=1e-4.")
-    parts: list[str] = []
-    position = 0
-    key = key.strip()
-    while match := _KEY_PART.match(key, position):
-        parts.append(match[1] if match[1] is not None else match[2])
-        position = match.end() + 1
-        if match.end() == len(key):
-            if parts == [EXTENDS]:
-                raise ValueError("a recipe's own file says what it extends.")
-            return tuple(parts), document.parse_value(text.strip())
-        if key[match.end()] != ".":
-            break
-    raise ValueError(f"{key!r} is no key: expected words joined by dots, such as train.sft.epochs.")
-
-
-def _put(tree: dict[str, Any], path: KeyPath, value: Any) -> None:
-    table = tree
-    for depth, part in enumerate(path[:-1]):
-        table = table.setdefault(str(part), {})
-        if not isinstance(table, dict):
-            raise ValueError(f"{document.dotted(path[: depth + 1])} is no table.")
-    table[str(path[-1])] = value

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.keys import Change, differences
+from recipe_engine.report.result import head_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from recipe_engine.model import Recipe
     from recipe_engine.recorded import Recorded
-    from recipe_registry import RunRecord
 
 
 def diff(one: Recorded, other: Recorded, recipes: tuple[Recipe, Recipe]) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def diff(one: Recorded, other: Recorded, recipes: tuple[Recipe, Recipe]) -> dict
     before, after = one.record, other.record
     old, new = (recipe_tree(recipe) for recipe in recipes)
     return {
-        "first": _run(before),
-        "second": _run(after),
+        "first": head_json(before),
+        "second": head_json(after),
         "recipe": [change.to_json() for change in leaf_changes(old, new)],
         "sources": list(_sources(before.inputs, after.inputs)),
         "environment": [change.to_json() for change in leaf_changes(before.environment, after.environment)],
@@ -63,16 +63,6 @@ def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
             yield from _leaves(value, (*path, name))
         else:
             yield (*path, name), value
-
-
-def _run(record: RunRecord) -> dict[str, Any]:
-    return {
-        "run": record.id,
-        "name": record.name,
-        "status": record.status,
-        "started": record.started,
-        "seconds": record.seconds,
-    }
 
 
 def _sources(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -114,7 +114,7 @@ def read_lock(path: Path) -> Lock | None:
     try:
         document = read(path)
         lock = Lock(document["inputs"], document["environment"])
-        _ = lock.pins, lock.results, lock.threads
+        _check(lock)
     except FileNotFoundError:
         return None
     except NewerFormat as error:
@@ -234,6 +234,19 @@ def settle(path: Path, lock: Lock | None, now: Lock) -> str:
     except StoreNotWritable as error:
         return f"the inputs are not locked: {error.message}"
     return f"locked anew in {path.name}: {', '.join(map(str, changes))}" if changes else f"locked in {path.name}"
+
+
+def _check(lock: Lock) -> None:
+    """A lock is a file that people edit and merge: whatever is taken from it must be there.
+
+    Raises:
+        ValueError: it is not; so do KeyError, TypeError and AttributeError.
+    """
+    files = [source["files"] for source in lock.inputs["sources"].values()]
+    fits = all(isinstance(table, Mapping) for table in (*files, lock.environment))
+    if not fits or type(lock.inputs["threads"]) is not int or lock.inputs["threads"] < 1:
+        raise ValueError("a value is of the wrong kind")
+    _ = lock.pins, lock.results
 
 
 def _source(source: ResolvedSource, asked: str | None) -> dict[str, Any]:

@@ -39,7 +39,8 @@ from recipe_registry.errors import (
     writing,
 )
 from recipe_registry.index import RunIndex
-from recipe_registry.names import NamedResult, NameEvent, NameStore, split_reference
+from recipe_registry.name_log import NameEvent
+from recipe_registry.names import NamedResult, NameStore, split_reference
 from recipe_registry.notes import RunNotes
 from recipe_registry.query import RunQuery, RunRow
 from recipe_registry.registry import Registry

@@ -8,15 +8,15 @@ not retired.
 from __future__ import annotations
 
 import getpass
-import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from recipe_registry import documents, durable, home, locks
 from recipe_registry.digests import hex_of
 from recipe_registry.errors import DamagedName, NameTaken, UnknownName
+from recipe_registry.name_log import EventKind, NameEvent, latest_of, merged_events, parse_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,6 @@ EVENTS_FILE = "events.jsonl"
 _LOCK_FILE = ".lock"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-EventKind = Literal["named", "promoted", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +69,6 @@ class NamedResult:
             "artifacts": dict(self.artifacts),
             "recipe_file": self.recipe_file,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class NameEvent:
-    """Something that happened to a version.
-
-    Attributes:
-        kind: ``named``, ``promoted`` or ``retired``.
-        version: the version.
-        by: who did it.
-        at: when, UTC, ISO 8601.
-        stage: what it was promoted to, ``""`` otherwise.
-    """
-
-    kind: EventKind
-    version: str
-    by: str
-    at: str
-    stage: str = ""
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -179,7 +159,7 @@ class NameStore:
             lines = (self._names / name / EVENTS_FILE).read_bytes().splitlines()
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [line.decode() for line in lines if _event(line) is not None]
+        return [line.decode() for line in lines if parse_event(line) is not None]
 
     def get(self, name: str, version: str = LATEST) -> NamedResult:
         """The result of a name.
@@ -232,7 +212,7 @@ class NameStore:
 
     def events(self, name: str) -> list[NameEvent]:
         """What happened to a name's versions, in order; lines that a kill tore are left out."""
-        return [event for line in self.event_lines(name) if (event := _event(line)) is not None]
+        return [event for line in self.event_lines(name) if (event := parse_event(line)) is not None]
 
     def _check_same(self, result: NamedResult) -> None:
         there = self.get(result.name, result.version)
@@ -276,20 +256,6 @@ class NameStore:
         return f"There is {', '.join(names)}." if names else "Name a result with: recipe registry tag RUN NAME:VERSION"
 
 
-def latest_of(lines: Sequence[str]) -> str:
-    """The version that was named last and is in use, by a log of events; ``""`` where there is none."""
-    events = [event for line in lines if (event := _event(line)) is not None]
-    retired = {event.version for event in events if event.kind == "retired"}
-    named = [event.version for event in events if event.kind == "named" and event.version not in retired]
-    return named[-1] if named else ""
-
-
-def merged_events(*logs: Sequence[str]) -> list[str]:
-    """Logs of one name from several registries as one: each event once, by time."""
-    known = {line: event for log in logs for line in log if (event := _event(line)) is not None}
-    return sorted(known, key=lambda line: (known[line].at, line))
-
-
 def read_result(data: bytes, name: str, version: str, folder: Path) -> NamedResult:
     """The record of a version.
 
@@ -311,13 +277,6 @@ def read_result(data: bytes, name: str, version: str, folder: Path) -> NamedResu
         return NamedResult(name, version, document["run"], artifacts, document["recipe_file"], folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedName(f"{folder / RESULT_FILE} cannot be used.", "Pull it again, or remove it.") from error
-
-
-def _event(line: str | bytes) -> NameEvent | None:
-    try:
-        return NameEvent(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
 
 
 def _user() -> str:

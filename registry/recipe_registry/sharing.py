@@ -17,15 +17,8 @@ from recipe_registry import manifest
 from recipe_registry.digests import sha256_bytes
 from recipe_registry.errors import UnknownName
 from recipe_registry.manifest import Manifest
-from recipe_registry.names import (
-    EVENTS_FILE,
-    LATEST,
-    RESULT_FILE,
-    latest_of,
-    merged_events,
-    read_result,
-    split_reference,
-)
+from recipe_registry.name_log import latest_of, merged_events
+from recipe_registry.names import EVENTS_FILE, LATEST, RESULT_FILE, read_result, split_reference
 from recipe_registry.remote import blob
 from recipe_registry.streams import describe
 
@@ -73,6 +66,11 @@ class Parcel:
     result: NamedResult
     files: Mapping[str, bytes]
     events: Sequence[str]
+
+    def reaches(self, remote: Remote) -> list[str]:
+        """What is to be pulled before it, as names for :func:`recipe_registry.sync.pull`."""
+        run = [self.result.run] if self.result.run in remote.names("runs") else []
+        return [*self.result.artifacts.values(), *run]
 
     def unpack(self, registry: Registry) -> NamedResult:
         """Take it in.

@@ -92,6 +92,10 @@ def test_written_and_read_it_is_the_same(tmp_path: Path) -> None:
         ('{"schema_version": 1, "inputs": {}}', "it is no lock file, or a part of one"),
         ('{"schema_version": 1, "inputs": {"sources": {"m": {}}}, "environment": {}}', "it is no lock file"),
         ('{"schema_version": 1, "inputs": {"sources": 3}, "environment": {}}', "it is no lock file"),
+        ('{"schema_version": 1, "inputs": {"threads": 2}, "environment": {}}', "it is no lock file"),
+        ('{"schema_version": 1, "inputs": {"sources": {}, "threads": "two"}, "environment": {}}', "it is no lock file"),
+        ('{"schema_version": 1, "inputs": {"sources": {}, "threads": 0}, "environment": {}}', "it is no lock file"),
+        ('{"schema_version": 1, "inputs": {"sources": {}, "threads": 2}, "environment": []}', "it is no lock file"),
         ('{"schema_version": 99, "inputs": {}, "environment": {}}', "schema version 99"),
     ],
 )

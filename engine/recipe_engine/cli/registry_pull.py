@@ -27,9 +27,9 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> int:
         references = [split(name) for name in names if is_reference(name)] if names else names_in(remote)
         parcels = [fetch_name(remote, *reference) for reference in references]
         others = [name for name in names if not is_reference(name)]
-        digests = [digest for parcel in parcels for digest in parcel.result.artifacts.values()]
+        reached = [found for parcel in parcels for found in parcel.reaches(remote)]
         # Where nothing is named, everything is meant. Names come last: what they stand for must be there.
-        done = pull(registry, remote, [*others, *digests] if names else [], progress)
+        done = pull(registry, remote, [*others, *reached] if names else [], progress)
         for parcel in parcels:
             parcel.unpack(registry)
     print_transfer(done, "pulled", as_json=as_json)

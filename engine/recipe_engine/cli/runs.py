@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recipe_engine.cli.common import json_option, open_registry, print_json, printable
+from recipe_engine.report.result import head_json
 from recipe_registry import RunQuery
 from recipe_registry.query import SORT_KEYS, metric_key, metric_names
 from recipe_registry.record import STATUSES
@@ -92,11 +93,7 @@ def _check_sort(runs: RunStore, sort: str) -> None:
 
 def _row_json(row: RunRow) -> dict[str, Any]:
     return {
-        "run": row.id,
-        "name": row.name,
-        "status": row.status,
-        "started": row.started,
-        "seconds": row.seconds,
+        **head_json(row),
         "recipe_digest": row.recipe_digest,
         "tags": list(row.tags),
         "metrics": {name: dict(sides) for name, sides in row.metrics.items()},

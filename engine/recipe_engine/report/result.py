@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from recipe_registry import RunRecord
+    from recipe_registry import RunRecord, RunRow
 
 _SIDES = {"base": "before", "result": "after"}
+
+
+def head_json(run: RunRecord | RunRow) -> dict[str, Any]:
+    """What every output says of a run first."""
+    return {
+        "run": run.id,
+        "name": run.name,
+        "status": run.status,
+        "started": run.started,
+        "seconds": run.seconds,
+    }
 
 
 def result_json(record: RunRecord) -> dict[str, Any]:
     """The result of a run: its nodes, its metrics before and after, what it cost, how it ended."""
     return {
-        "run": record.id,
-        "name": record.name,
-        "status": record.status,
-        "started": record.started,
-        "seconds": record.seconds,
+        **head_json(record),
         "nodes": [dict(node) for node in record.nodes],
         "metrics": dict(record.metrics),
         "efficiency": efficiency(record.nodes),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recipe_registry import DamagedName, NamedResult, NameStore, NameTaken, NewerFormat, UnknownName, split_reference
+from recipe_registry.name_log import latest_of, merged_events
 
 RECIPE = {"recipe.toml": b"version = 1\n", "bases/sft.toml": b"version = 1\n# base\n"}
 
@@ -130,3 +131,12 @@ def test_references(reference: str, parts: tuple[str, str]) -> None:
 def test_what_is_no_reference(reference: str) -> None:
     with pytest.raises(ValueError, match="expected name:version"):
         split_reference(reference)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[]", "3", '{"kind": "named"}', '{"kind": "named", "version": "1", "by": "a", "at": 7}']
+)
+def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
+    good = '{"at": "2026-01-01", "by": "ann", "kind": "named", "stage": "", "version": "1"}'
+    assert merged_events([line, good], [good]) == [good]
+    assert latest_of([line, good]) == "1"

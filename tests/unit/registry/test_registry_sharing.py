@@ -55,7 +55,7 @@ def send(registry: Registry, remote: Remote, version: str) -> None:
 
 def take(registry: Registry, remote: Remote, version: str) -> NamedResult:
     parcel = fetch_name(remote, "helper", version)
-    pull(registry, remote, list(parcel.result.artifacts.values()))
+    pull(registry, remote, parcel.reaches(remote))
     return parcel.unpack(registry)
 
 
@@ -70,6 +70,7 @@ def test_a_name_arrives_with_all_that_it_reaches(full: Registry, other: Registry
     }
     other.artifacts.get(taken.artifacts["train"], verify=True)
     assert other.names.events("helper") == full.names.events("helper")
+    assert other.runs.load(sent.run) == full.runs.load(sent.run)
 
 
 def test_what_happened_in_two_registries_is_one_history(full: Registry, other: Registry, remote: Remote) -> None:
