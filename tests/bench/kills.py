@@ -57,7 +57,10 @@ def trials(folder: Path, count: int, chance: random.Random) -> int:
         again = workspace.run()
         equal = digests(again.result) == digests(whole.result) and workspace.leftovers() == []
         messages = [event["text"] for event in again.events if event["type"] == "node_message"]
-        goes_on = next((text for text in messages if "checkpoint" in text), "from the start")
+        goes_on = next(
+            (text for text in messages if "checkpoint" in text),
+            "no checkpoint used: too early for one, or the training was done",
+        )
         print(f"{number + 1:>3}  {'equal' if equal else 'DIFFERENT'}  killed {moment}; {goes_on}", flush=True)
         same += equal
         shutil.rmtree(workspace.folder)

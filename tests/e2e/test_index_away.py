@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+import pytest
+
     from tests.postgres import PostgresServer
 
 from tests.e2e.engine import write_workspace
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_database(tmp_path: Path, postgres: PostgresServer, database_url: str) -> None:
     workspace = write_workspace(tmp_path / "work")
     workspace.variables["RECIPE_INDEX"] = database_url
