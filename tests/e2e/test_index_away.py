@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+from tests.e2e.engine import write_workspace
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-import pytest
-
     from tests.postgres import PostgresServer
-
-from tests.e2e.engine import write_workspace
 
 
 @pytest.mark.slow
