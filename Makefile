@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade --constraint constraints.txt pip
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[nf4,postgres,s3]' --group dev
+		--editable '.[docker,nf4,postgres,s3]' --group dev
 	@touch $@
 
 quickstart: setup ## Fine-tune a first model: recipes/quickstart.toml
