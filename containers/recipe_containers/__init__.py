@@ -1,6 +1,8 @@
 """Container images by digest, and commands in them. A leaf: it knows nothing of the engine."""
 
 from recipe_containers.errors import ContainerError, EngineRefused, EngineUnavailable, ImageDiffers, ImageMissing
+from recipe_containers.images import ImageFacts
+from recipe_containers.pins import pinned_name
 from recipe_containers.reference import ImageReference, UnpinnedImage, parse_image
 
 __all__ = [
@@ -8,8 +10,10 @@ __all__ = [
     "EngineRefused",
     "EngineUnavailable",
     "ImageDiffers",
+    "ImageFacts",
     "ImageMissing",
     "ImageReference",
     "UnpinnedImage",
     "parse_image",
+    "pinned_name",
 ]

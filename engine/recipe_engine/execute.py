@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
 from recipe_engine.graph import Node, build_graph, needed_for
+from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
@@ -26,8 +27,9 @@ from recipe_engine.publish import publish, run_card
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.report.payload import METRICS_FILE
 from recipe_engine.rowchange import remember_lines
+from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
-from recipe_engine.runners.session import WorkerSession, begin_message
+from recipe_engine.runners.session import WorkerSession, begin_message, readable_paths
 from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
@@ -131,6 +133,8 @@ class Execution:
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
         self._worker: WorkerSession | None = None
+        self._begin: dict[str, Any] = {}
+        self._outputs: Path | None = None
 
     def run(self) -> RunRecord:
         """Take one node after the other.
@@ -157,6 +161,8 @@ class Execution:
         finally:
             if self._worker is not None:
                 self._worker.close()
+            if self._outputs is not None:
+                self._registry.artifacts.drop_staging(self._outputs)
         return self._journal.close("succeeded")
 
     def _say_waiting(self) -> None:
@@ -177,11 +183,14 @@ class Execution:
     def _resolve(self, node: Node) -> FinishedNode:
         sources = self._registry.sources
         pins = self._terms.lock.pins if self._terms.lock else NO_PINS
+        lock = self._terms.lock
         resolution, status = peek(self._recipe, self._catalogue, sources, pins), "cached"
+        resolution = replace(resolution, images=known_images(self._nodes, lock))
         if not resolution.is_local:
             self._journal.emit("node_started", node=node.id, why="an input is not on this machine")
             reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter, pins), "ran"
+            resolution = replace(resolution, images=found_images(self._nodes, lock, reporter))
         if self._terms.on_drift == "exact":
             check_unchanged(self._terms.lock.inputs["sources"] if self._terms.lock else {}, resolution.known())
         self._keep_lock(make_lock(self._recipe, resolution, self._terms.hardware, self._nodes))
@@ -190,15 +199,13 @@ class Execution:
         found = resolution.known()
         remember_lines(self._registry.home, found.values())
         self._journal.resolved(found)
-        begin = begin_message(
+        self._begin = begin_message(
             self._nodes,
             found,
             device=self._terms.hardware.device,
             base=base_name(self._recipe, resolution),
             plugins=self._catalogue.files,
         )
-        log = self._journal.folder / "worker.log"
-        self._worker = WorkerSession(self._catalogue, self._terms.hardware, begin, log, self._interrupts)
         return FinishedNode(node, status)
 
     def _keep_lock(self, now: Lock) -> None:
@@ -246,16 +253,42 @@ class Execution:
         is_there = self._remote.take(key, self._journal.reporter(node.id).message)
         return self._cached(node, key) if is_there else None
 
+    def _worker_for(self, node: Node) -> WorkerSession:
+        """The worker of the node before, where it runs in the same place; live models go from one to the next."""
+        if self._worker is not None and self._worker.container == node.container:
+            return self._worker
+        if self._worker is not None:
+            self._worker.close()
+        assert self._planner is not None  # resolve is always the first node
+        sources = self._planner.resolution.known().values()
+        request = WorkerRequest(
+            hardware=self._terms.hardware,
+            log=self._journal.folder / "worker.log",
+            home=self._registry.home,
+            readable=readable_paths(self._registry, self._catalogue, sources),
+            writable=(self._output_folder(),),
+            container=node.container,
+            image=self._planner.image(node),
+            plugins=self._catalogue.plugins,
+        )
+        self._worker = WorkerSession(self._catalogue, request, self._begin, self._interrupts)
+        return self._worker
+
+    def _output_folder(self) -> Path:
+        if self._outputs is None:
+            self._outputs = self._registry.artifacts.stage("outputs")
+        return self._outputs
+
     def _run_in_worker(self, node: Node, key: str, components: Mapping[str, Any], work: Path) -> FinishedNode:
-        assert self._worker is not None  # resolve is always the first node
+        worker = self._worker_for(node)
         store = self._registry.artifacts
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
         tell(self._catalogue, "recipe_before_stage", node=info)
-        staging = store.stage(node.id)
+        staging = self._output_folder() / key.rpartition(":")[2]
         command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
         with failures_told(self._catalogue, info):
             try:
-                answer = self._worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info))
+                answer = worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info), work)
                 write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
                 artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
             except BaseException:  # Ctrl-C between the worker's answer and the commit too

@@ -10,6 +10,7 @@ from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek
 from recipe_engine.lockfile import lock_path, read_lock
 from recipe_engine.plan import base_name
+from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
 
@@ -77,9 +78,11 @@ class Answers:
             base=base_name(recipe, resolution),
             plugins=catalogue.files,
         )
-        log = registry.runs.directory(record.id) / "generate.log"
+        request = WorkerRequest(
+            hardware=machine, log=registry.runs.directory(record.id) / "generate.log", home=registry.home
+        )
         self._interrupts = Interrupts()
-        self._session = WorkerSession(catalogue, machine, begin, log, self._interrupts)
+        self._session = WorkerSession(catalogue, request, begin, self._interrupts)
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()

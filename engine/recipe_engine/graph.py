@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recipe_engine.descriptors import Method
-    from recipe_engine.model import DataSet, Recipe, StageTable
+    from recipe_engine.model import DataSet, Recipe, StageContainer, StageTable
     from recipe_engine.plugins import Catalogue, Registered
 
 _TOKENIZER_REVISION = 1
@@ -43,6 +43,7 @@ class Node:
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
+        container: what it runs in; ``None`` for a process of this machine.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Node:
     seed: int = 0
     pinned: str = ""
     on_host: bool = False
+    container: StageContainer | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What a worker is told of the node."""
@@ -113,7 +115,18 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
     nodes += parts[-1].trained(evaluated=True)
-    return _pinned((*nodes, *parts[-1].published()), recipe.pinned_nodes())
+    return _pinned(_placed((*nodes, *parts[-1].published()), recipe), recipe.pinned_nodes())
+
+
+def _placed(nodes: tuple[Node, ...], recipe: Recipe) -> tuple[Node, ...]:
+    """The nodes with their containers: each part of a recipe has those that it has alone."""
+    tables = {part.name if part is not recipe else "": part.container for part in recipe.lineage()}
+    return tuple(
+        replace(node, container=table.of_stage(node.stage))
+        if (table := tables[node.id.rpartition("/")[0]]) is not None and not node.on_host
+        else node
+        for node in nodes
+    )
 
 
 def _pinned(nodes: tuple[Node, ...], pinned: Mapping[str, str]) -> tuple[Node, ...]:

@@ -37,13 +37,14 @@ def source_digest(source: ResolvedSource, *, weights: bool = True) -> str:
     return digest_of([[file.path, file.sha256] for file in files])
 
 
-def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware) -> dict[str, Any]:
+def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware, image: str = "") -> dict[str, Any]:
     """Everything that the node's key is made of, in a form that people can read.
 
     Args:
         node: the node.
         inputs: digest of each input by its role; of the model, of every node that made it what it is.
         hardware: the machine.
+        image: digest of the content of the image that it runs in, which stands for all packages in it.
     """
     components: dict[str, Any] = {
         "format": KEY_FORMAT,
@@ -52,8 +53,10 @@ def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware) ->
         "revision": node.revision,
         "options": node.changed_options,
         "inputs": dict(inputs),
-        "packages": packages_identity(node.packages),
+        "packages": {} if image else packages_identity(node.packages),
     }
+    if image:
+        components["image"] = image
     if node.distribution:
         components["plugin"] = _plugin_identity(node)
     if node.seeded:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -19,6 +19,7 @@ from recipe_engine.lazy import bugs_named, load_symbol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from recipe_containers import ImageFacts
     from recipe_engine.contract import SourceCode
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -37,9 +38,11 @@ class Resolution:
     Attributes:
         sources: ``model``, ``data.<name>`` and, of a recipe that this one builds on, ``<recipe>/data.<name>`` -> its
             files; ``None`` where they are not known without the network.
+        images: reference to each image that stages run in -> what is known of it; ``None`` where nothing is.
     """
 
     sources: Mapping[str, ResolvedSource | None]
+    images: Mapping[str, ImageFacts | None] = field(default_factory=dict)
 
     @property
     def model(self) -> ResolvedSource | None:
@@ -53,7 +56,9 @@ class Resolution:
     @property
     def is_local(self) -> bool:
         """Whether every byte is on this machine."""
-        return all(source is not None and source.is_local for source in self.sources.values())
+        return all(source is not None and source.is_local for source in self.sources.values()) and all(
+            image is not None for image in self.images.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,8 @@ def hardware(recipe: Recipe, locked_threads: int | None = None) -> Hardware:
     """
     device = recipe.top.device
     if device != "cpu":
-        missing = _why_no_cuda()
+        contained = recipe.container is not None and recipe.container.image is not None
+        missing = _why_no_cuda(torch_is_here=not contained)
         if missing and device == "cuda":
             raise UnfitEnvironment(f"the recipe asks for a GPU, but {missing}.", 'Write device = "cpu".')
         device = "cpu" if missing else "cuda"
@@ -225,10 +231,12 @@ def _code(request: SourceRequest, catalogue: Catalogue) -> Iterator[SourceCode]:
         yield code
 
 
-def _why_no_cuda() -> str:
+def _why_no_cuda(*, torch_is_here: bool) -> str:
     """Why there is no usable GPU, ``""`` where there is one; without importing torch."""
     if not Path("/proc/driver/nvidia/version").exists():
         return "this machine has no NVIDIA driver"
+    if not torch_is_here:
+        return ""
     try:
         version = distribution("torch").version
     except PackageNotFoundError:

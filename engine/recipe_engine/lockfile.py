@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipe_containers import ImageFacts
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.lock import packages_identity, source_requests
 from recipe_registry import NewerFormat, StoreNotWritable, sha256_bytes, write_json
@@ -76,6 +77,12 @@ class Lock:
     def results(self) -> Mapping[str, str]:
         """Reference to a named result as the recipe gives it -> the same with the version that it stood for."""
         return {asked: found["reference"] for asked, found in self.inputs.get("results", {}).items()}
+
+    @property
+    def images(self) -> Mapping[str, ImageFacts]:
+        """Reference to an image as the recipe gives it -> what it holds."""
+        found = self.inputs.get("images", {})
+        return {name: ImageFacts(image["content"], image["packages"], image["driver"]) for name, image in found.items()}
 
     @property
     def pins(self) -> Pins:
@@ -157,9 +164,10 @@ def make_lock(recipe: Recipe, resolution: Resolution, hardware: Hardware, nodes:
     }
     if results:
         inputs["results"] = results
-    if recipe.container is not None:
-        inputs["image"] = recipe.container.image
-    packages = packages_identity({name for node in nodes for name in node.packages})
+    images = {reference: facts.to_json() for reference, facts in resolution.images.items() if facts is not None}
+    if images:
+        inputs["images"] = images
+    packages = packages_identity({name for node in nodes if node.container is None for name in node.packages})
     return Lock(inputs, {"python": platform.python_version(), "packages": {k: dict(v) for k, v in packages.items()}})
 
 
@@ -246,7 +254,7 @@ def _check(lock: Lock) -> None:
     fits = all(isinstance(table, Mapping) for table in (*files, lock.environment))
     if not fits or type(lock.inputs["threads"]) is not int or lock.inputs["threads"] < 1:
         raise ValueError("a value is of the wrong kind")
-    _ = lock.pins, lock.results
+    _ = lock.pins, lock.results, lock.images
 
 
 def _source(source: ResolvedSource, asked: str | None) -> dict[str, Any]:

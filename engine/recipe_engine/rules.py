@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipe_containers import UnpinnedImage, parse_image
+from recipe_containers import UnpinnedImage, parse_image, pinned_name
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
+from recipe_engine.model import CONTAINER_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -215,12 +216,30 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
-    if draft.container is not None:
+    container = draft.container
+    if container is None:
+        return
+    tables = {("container",): container} | {
+        ("container", stage): table for stage in CONTAINER_STAGES if (table := getattr(container, stage)) is not None
+    }
+    for path, table in tables.items():
         try:
-            parse_image(draft.container.image)
+            parse_image(table.image or container.image or "")
         except UnpinnedImage as error:
-            message = f'"{draft.container.image}" does not pin an image: {error}'
-            yield Finding(("container", "image"), message)
+            if table.image is not None:
+                yield Finding(
+                    (*path, "image"), f'"{table.image}" does not pin an image: {error}', _digest_of(table.image)
+                )
+            elif len(path) > 1 and container.image is None:
+                yield Finding(path, "it has no image", 'Write image = "name@sha256:…" here or in [container].')
+    if container.image is None and len(tables) == 1:
+        yield Finding(("container",), "it has no image", 'Write image = "name@sha256:…".')
+
+
+def _digest_of(image: str) -> str:
+    """What to write instead of a tag, as far as it is known here."""
+    found = pinned_name(image)
+    return f'Write image = "{found}".' if found else ""
 
 
 def _method(table: StageTable, catalogue: Catalogue) -> Method:

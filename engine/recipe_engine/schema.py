@@ -92,7 +92,7 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
     properties["data"] = _data_sets_schema(catalogue, closed=closed)
     for stage in STAGES:
         properties[stage] = _stage_schema(stage, catalogue, closed=closed)
-    properties["container"] = schema_of(ContainerTable)
+    properties["container"] = {**schema_of(ContainerTable), "minProperties": 1}
     return {
         "$schema": DRAFT,
         "title": "Recipe, format version 1",

@@ -66,6 +66,17 @@ class Staging:
             durable.remove_tree(path)
             os.close(descriptor)
 
+    def is_held(self, staging: Path) -> bool:
+        """See :meth:`ArtifactStore.is_staged`."""
+        try:
+            descriptor = locks.open_directory(staging)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            return not locks.try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
     def leftovers(self) -> list[Path]:
         """See :meth:`ArtifactStore.leftovers`."""
         try:

@@ -51,7 +51,7 @@ class ArtifactStore:
         return self._staging.make(name)
 
     def commit(self, staging: Path, references: Sequence[Reference] = ()) -> Artifact:
-        """Make what is in a staging directory an artifact, whole or not at all.
+        """Make a staging directory, or a folder in one, an artifact, whole or not at all.
 
         Empty directories are no content and are dropped. Where the same content exists already, that artifact
         is verified and returned; one that turns out to be damaged is replaced.
@@ -59,7 +59,7 @@ class ArtifactStore:
         After a failure the staging directory can be committed again.
 
         Args:
-            staging: from :meth:`stage`; gone afterwards.
+            staging: from :meth:`stage`, or in it; gone afterwards.
             references: files that belong to the artifact and live in a source.
 
         Raises:
@@ -92,7 +92,7 @@ class ArtifactStore:
         return Artifact(content.digest, final, content.entries, content.references)
 
     def drop_staging(self, staging: Path) -> None:
-        """Remove a staging directory that will not be committed.
+        """Remove a staging directory, or a folder in one, that will not be committed.
 
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
@@ -218,6 +218,10 @@ class ArtifactStore:
             StoreNotWritable: the disk or a permission forbids it.
         """
         self._staging.discard_leftovers()
+
+    def is_staged(self, staging: Path) -> bool:
+        """Whether a living process, this one or another, is filling a staging directory."""
+        return self._staging.is_held(staging)
 
     def leftovers(self) -> list[Path]:
         """What dead processes left in ``tmp/``, sorted. Nothing is removed."""

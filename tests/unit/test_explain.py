@@ -82,7 +82,7 @@ def test_every_known_key_is_explained() -> None:
         ("train.sft.epoch", "Did you mean epochs?"),
         ("dtype", "Did you mean load.full.dtype?"),
         ("model.zzz", "There are base, revision."),
-        ("container.zzz", "There is image."),
+        ("container.zzz", "There are image, gpus, memory, shm, cpus, load, adapt, train, evaluate."),
         ("seed.x", "Nothing stands in it."),
     ],
 )

@@ -30,7 +30,7 @@ class Everything:
     some: tuple[float, ...] = option("List.", default=())
     either: Literal["all"] | tuple[str, ...] = option("Either.", default="all")
     perhaps: int | None = option("Perhaps.", default=None)
-    inner: Inner = option("Inner.", default=Inner())  # noqa: RUF009 -- a frozen value
+    inner: Inner = option("Inner.", default=Inner())
     place: str = option("Place.", default="here", in_key=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,10 +11,10 @@ import click
 from recipe_engine.cli.common import json_option, open_recipe, open_registry, print_json, recipe_argument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from recipe_engine.lock import Resolution
+    from recipe_engine.journal import HostReporter
     from recipe_engine.lockfile import Drift, Lock
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -80,22 +82,27 @@ def _kept(lock: Lock | None, upgrades: Sequence[str]) -> Lock | None:
 def _now(recipe: Recipe, catalogue: Catalogue, lock: Lock | None, *, fetch: bool) -> Lock:
     """What the names stand for, as far as the lock leaves it open."""
     from recipe_engine.graph import build_graph
-    from recipe_engine.lock import NO_PINS, hardware, peek
+    from recipe_engine.images import found_images, known_images
+    from recipe_engine.lock import NO_PINS, hardware, peek, resolve
     from recipe_engine.lockfile import make_lock
 
+    nodes = build_graph(recipe, catalogue)
     machine = hardware(recipe, lock.threads if lock else None)
     pins = lock.pins if lock else NO_PINS
     cache = open_registry(create=False).sources
-    resolution = peek(recipe, catalogue, cache, pins)
+    resolution = replace(peek(recipe, catalogue, cache, pins), images=known_images(nodes, lock))
     if fetch and not resolution.is_local:
-        resolution = _fetched(recipe, catalogue, cache, pins)
-    return make_lock(recipe, resolution, machine, build_graph(recipe, catalogue))
+        with _reported() as reporter:
+            fetched = resolve(recipe, catalogue, cache, reporter, pins)
+            resolution = replace(fetched, images=found_images(nodes, lock, reporter))
+    return make_lock(recipe, resolution, machine, nodes)
 
 
-def _fetched(recipe: Recipe, catalogue: Catalogue, cache: Path, pins: Any) -> Resolution:
+@contextmanager
+def _reported() -> Iterator[HostReporter]:
+    """The display of what is fetched."""
     from recipe_engine.cli.display import Display
     from recipe_engine.journal import HostReporter
-    from recipe_engine.lock import resolve
 
     with Display(to_stderr=True) as display:
 
@@ -103,7 +110,7 @@ def _fetched(recipe: Recipe, catalogue: Catalogue, cache: Path, pins: Any) -> Re
             display.event({"type": kind, **content})
 
         emit("node_started", node="resolve", why="an input is not on this machine")
-        return resolve(recipe, catalogue, cache, HostReporter(emit, "resolve"), pins)
+        yield HostReporter(emit, "resolve")
 
 
 def _print_json(

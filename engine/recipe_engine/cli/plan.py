@@ -26,14 +26,14 @@ def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
 
     A node is cached, will run, depends on a node that will run, or is unknown: an input has no known digest yet.
     """
-    from recipe_engine.lock import NO_PINS, hardware
+    from recipe_engine.lock import hardware
     from recipe_engine.lockfile import lock_path, read_lock
     from recipe_engine.plan import make_plan
 
     recipe, catalogue = open_recipe(recipe_file, overrides)
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
-    planned = make_plan(recipe, catalogue, open_registry(create=False), machine, lock.pins if lock else NO_PINS)
+    planned = make_plan(recipe, catalogue, open_registry(create=False), machine, lock)
     if as_json:
         nodes = [node.to_json() for node in planned]
         print_json({"schema_version": OUTPUT_VERSION, "recipe": recipe.name, "nodes": nodes})

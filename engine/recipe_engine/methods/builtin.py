@@ -221,3 +221,8 @@ def recipe_runners() -> Iterator[Runner]:
         summary="A worker process of this machine",
         implementation="recipe_engine.runners.process:ProcessRunner",
     )
+    yield Runner(
+        name="container",
+        summary="A worker in a container of a pinned image, without a network",
+        implementation="recipe_engine.runners.container:ContainerRunner",
+    )

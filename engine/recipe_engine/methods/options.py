@@ -172,7 +172,7 @@ _FIELDS = PromptFields()
 class FormatInstruction:
     """One prompt and one answer a row."""
 
-    fields: PromptFields = option("Names of the row's fields.", default=_FIELDS)  # noqa: RUF009 -- a frozen value
+    fields: PromptFields = option("Names of the row's fields.", default=_FIELDS)
     system: str | None = option("System message before each prompt; the template's own where left out.", default=None)
     template: str | None = option(
         "Text around the prompt, with {prompt} in it, instead of the tokenizer's chat template.",
@@ -224,5 +224,5 @@ _PAIR_FIELDS = PairFields()
 class FormatPreference:
     """A prompt, a better and a worse answer a row."""
 
-    fields: PairFields = option("Names of the row's fields.", default=_PAIR_FIELDS)  # noqa: RUF009 -- a frozen value
+    fields: PairFields = option("Names of the row's fields.", default=_PAIR_FIELDS)
     system: str | None = option("System message where the prompt has none.", default=None)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from recipe_engine.runners.channel import Channel
 
+LESS_MEMORY = "Lower micro_batch_size or max_length, or load in nf4."
+"""What to do where a stage does not fit."""
+
 
 @contextmanager
 def bugs_explained(author: str) -> Iterator[None]:
@@ -57,7 +60,7 @@ def _explain(error: Exception, author: str = "the engine") -> Exception:
     if (unwritable := _unwritable(error)) is not None:
         return unwritable
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return StageFailed("The memory is used up.", "Lower micro_batch_size or max_length, or load in nf4.")
+        return StageFailed("The memory is used up.", LESS_MEMORY)
     failure = StageFailed(f"{type(error).__name__}: {error}", f"This is a bug of {author}, not of the recipe.")
     failure.traceback = traceback.format_exc()  # type: ignore[attr-defined]
     return failure

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.errors import StageFailed
+from recipe_engine.runners.failures import LESS_MEMORY
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from recipe_engine.errors import RecipeError
     from recipe_engine.lock import Hardware
+    from recipe_engine.runners.base import WorkerRequest
 
 _SECRETS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
@@ -24,15 +30,17 @@ _SECONDS_TO_END = 10
 class ProcessRunner:
     """Starts the worker with the same interpreter."""
 
-    def start(self, hardware: Hardware, log: Path) -> ProcessHandle:
+    def start(self, request: WorkerRequest, progress: Callable[[int, int], None]) -> ProcessHandle:
         """See ``WorkerRunner.start``."""
-        return ProcessHandle(hardware, log)
+        del progress  # nothing is fetched
+        return ProcessHandle(request.hardware, request.log)
 
 
 class ProcessHandle:
     """A worker process, spoken to through its standard input and output."""
 
     def __init__(self, hardware: Hardware, log: Path) -> None:
+        self._log = log
         with log.open("ab") as errors:
             # A session of its own: Ctrl-C in the terminal reaches the engine only, which decides what happens.
             # -P: a file in the current folder must not pass for a library.
@@ -67,8 +75,23 @@ class ProcessHandle:
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    def close(self) -> int:
+    def reaches(self, paths: Iterable[Path]) -> bool:
+        """See ``WorkerHandle.reaches``."""
+        del paths  # it sees all of the machine
+        return True
+
+    def close(self) -> None:
         """See ``WorkerHandle.close``."""
+        self._end()
+
+    def death(self) -> RecipeError:
+        """See ``WorkerHandle.death``."""
+        status = self._end()
+        if status == -signal.SIGKILL:
+            return StageFailed("The worker was killed, most likely because the memory was used up.", LESS_MEMORY)
+        return StageFailed(f"The worker ended with status {status}.", f"See {self._log}.")
+
+    def _end(self) -> int:
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: PT018 -- pipes
         with suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import recipe_registry
@@ -11,51 +12,57 @@ from recipe_engine.lazy import load_symbol
 from recipe_engine.runners.base import PROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from recipe_engine.contract import ResolvedSource
     from recipe_engine.graph import Node
-    from recipe_engine.lock import Hardware
+    from recipe_engine.model import StageContainer
     from recipe_engine.plugins import Catalogue
-    from recipe_engine.runners.base import WorkerHandle
+    from recipe_engine.runners.base import WorkerHandle, WorkerRequest
     from recipe_engine.runners.interrupt import Interrupts
+    from recipe_registry import Registry
 
-DEFAULT_RUNNER = "process"
+PROCESS, CONTAINER = "process", "container"
 
 
 class WorkerSession:
     """Starts the worker when it is first asked, and turns what it answers into results and errors.
 
     Args:
-        catalogue: what is installed; it has the runner.
-        hardware: what the worker must keep to.
+        catalogue: what is installed; it has the runners.
+        request: what the worker must be.
         begin: the first message (:func:`begin_message`).
-        log: where the output of libraries goes.
         interrupts: who tells of signals.
     """
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        hardware: Hardware,
-        begin: Mapping[str, Any],
-        log: Path,
-        interrupts: Interrupts,
+        self, catalogue: Catalogue, request: WorkerRequest, begin: Mapping[str, Any], interrupts: Interrupts
     ) -> None:
         self._catalogue = catalogue
-        self._hardware = hardware
+        self._request = request
         self._begin = begin
-        self._log = log
         self._interrupts = interrupts
         self._worker: WorkerHandle | None = None
 
-    def ask(self, command: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    @property
+    def container(self) -> StageContainer | None:
+        """What its worker runs in."""
+        return self._request.container
+
+    def ask(
+        self,
+        command: Mapping[str, Any],
+        on_event: Callable[[dict[str, Any]], None],
+        work: Path | None = None,
+    ) -> dict[str, Any]:
         """Send one command and wait for its end.
 
         Args:
             command: of the protocol.
             on_event: called with everything that comes before the end.
+            work: the work area that it needs. A worker that cannot reach it is followed by one that can, which takes
+                models from their artifacts.
 
         Returns:
             The ``done`` message.
@@ -63,9 +70,9 @@ class WorkerSession:
         Raises:
             Interrupted: the user stopped it.
             StageFailed: the worker died.
-            RecipeError: whatever the stage raised.
+            RecipeError: whatever the stage raised, or why no worker can be started.
         """
-        worker = self._started()
+        worker = self._started((work,) if work else (), partial(_pulling, on_event, command["node"]))
         answer: dict[str, Any] | None = None
         with self._interrupts.handled_by(worker):
             worker.send(command)
@@ -75,7 +82,7 @@ class WorkerSession:
             raise self._death()
         if answer["type"] == "failed":
             self.close()
-            raise _error_of(answer, self._log)
+            raise _error_of(answer, self._request.log)
         return answer
 
     def close(self) -> None:
@@ -84,24 +91,34 @@ class WorkerSession:
             worker, self._worker = self._worker, None
             worker.close()
 
-    def _started(self) -> WorkerHandle:
+    def _started(self, areas: tuple[Path, ...], progress: Callable[[int, int], None]) -> WorkerHandle:
+        if self._worker is not None and not self._worker.reaches(areas):
+            self.close()
         if self._worker is None:
-            runner = load_symbol(self._catalogue.runners[DEFAULT_RUNNER].descriptor.implementation)()
-            self._worker = runner.start(self._hardware, self._log)
-            self._worker.send(self._begin)
+            name = PROCESS if self._request.container is None else CONTAINER
+            runner = load_symbol(self._catalogue.runners[name].descriptor.implementation)()
+            request = replace(self._request, writable=(*self._request.writable, *areas))
+            self._worker = runner.start(request, progress)
+            self._worker.send({**self._begin, "expects": _expectations(request)})
         return self._worker
 
     def _death(self) -> errors.RecipeError:
         assert self._worker is not None  # it was asked a moment ago
-        status, self._worker = self._worker.close(), None
-        if self._interrupts.count:
-            return errors.Interrupted("stopped at once.")
-        if status == -signal.SIGKILL:
-            return errors.StageFailed(
-                "The worker was killed, most likely because the memory was used up.",
-                "Lower micro_batch_size or max_length, or load in nf4.",
-            )
-        return errors.StageFailed(f"The worker ended with status {status}.", f"See {self._log}.")
+        worker, self._worker = self._worker, None
+        why = worker.death()
+        return errors.Interrupted("stopped at once.") if self._interrupts.count else why
+
+
+def _pulling(on_event: Callable[[dict[str, Any]], None], node: str, done: int, total: int) -> None:
+    on_event({"type": "progress", "node": node, "done": done, "total": total, "unit": "bytes"})
+
+
+def _expectations(request: WorkerRequest) -> dict[str, Any]:
+    """What a worker in a container checks around it before anything else."""
+    if request.image is None:
+        return {}
+    gpu = request.hardware.device == "cuda"
+    return {"packages": dict(request.image.packages), "driver": request.image.driver if gpu else "", "gpu": gpu}
 
 
 def begin_message(
@@ -122,6 +139,14 @@ def begin_message(
         "base": base,
         "plugins": [str(file.absolute()) for file in plugins],
     }
+
+
+def readable_paths(registry: Registry, catalogue: Catalogue, sources: Iterable[ResolvedSource]) -> tuple[Path, ...]:
+    """What a worker reads: artifacts, the files of its sources and plugins that are single files."""
+    artifacts = registry.home / "artifacts"
+    artifacts.mkdir(exist_ok=True)
+    files = {file.local for source in sources for file in source.files if file.local is not None}
+    return (artifacts, *sorted(files), *(file.absolute() for file in catalogue.files))
 
 
 def _source_json(source: ResolvedSource) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from recipe_engine.options import build
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.runners.channel import Channel, Reporter
 from recipe_engine.runners.failures import bugs_explained, failures_reported
+from recipe_engine.runners.surroundings import check_surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +57,9 @@ class Worker:
         method = self._catalogue.methods.get((node["stage"], node["method"]))
         if method is not None:
             check_symbols(method.descriptor.requires)
-        request = self._request(node, Path(command["output"]), Path(command["work"]))
+        output = Path(command["output"])
+        output.mkdir()  # by its own user, who may be another one in a container
+        request = self._request(node, output, Path(command["work"]))
         with bars_reported(request.reporter), bugs_explained(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
@@ -199,6 +202,7 @@ def main() -> None:
     channel = Channel(sys.stdin.buffer, sink)
     with failures_reported(channel):
         begin = channel.commands.get()
+        check_surroundings(begin.get("expects", {}))
         catalogue = load_catalogue(files=[Path(file) for file in begin["plugins"]])
         worker = Worker(begin, catalogue, channel)
         while True:
