@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
-from recipe_engine.graph import Node, build_graph, needed_for
+from recipe_engine.graph import RESUMED_STAGES, Node, build_graph, needed_for
 from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
@@ -285,15 +285,20 @@ class Execution:
         info = NodeInfo(self._journal.run_id, node.id, node.stage, node.instance, node.method, key)
         tell(self._catalogue, "recipe_before_stage", node=info)
         staging = self._output_folder() / key.rpartition(":")[2]
+        kept = work if node.stage in RESUMED_STAGES else None
+        work = kept or self._output_folder() / "work"
         command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
         with failures_told(self._catalogue, info):
             try:
-                answer = worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info), work)
+                answer = worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info), kept)
                 write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
                 artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
             except BaseException:  # Ctrl-C between the worker's answer and the commit too
                 store.drop_staging(staging)
                 raise
+            finally:
+                if kept is None:
+                    store.drop_staging(work)
         facts = self._journal.keep_trace(node.id, answer["facts"])
         store.record_key(
             key, artifact.digest, node=node.id, run=self._journal.run_id, components=components, facts=facts

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _TOKENIZER_REVISION = 1
 # Added to the format's own, as both only rise: what is done with any format's text.
 _PREPARE_REVISION = 1
+RESUMED_STAGES = frozenset({"train"})
+"""Stages that go on where they were stopped: what they write into their work area outlives the run."""
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 

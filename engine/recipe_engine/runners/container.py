@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import stat
 from importlib.metadata import Distribution, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +50,7 @@ class ContainerRunner:
         job = worker_job(request)
         bring_image(job.image, request.image.content if request.image else "", progress)
         registry = Registry.open(request.home)
+        _check_readable(request.readable)
         _lend(request.writable, job.user)
         log = request.log.open("ab", buffering=0)
         try:
@@ -187,6 +190,20 @@ def _package_folder(package: str) -> Path:
     assert spec is not None and spec.origin is not None  # noqa: PT018 -- it was imported
     origin = Path(spec.origin)
     return origin.parent if spec.submodule_search_locations else origin
+
+
+def _check_readable(files: Iterable[Path]) -> None:
+    """Whether the container of root, which is not root's, may read what root gives it.
+
+    Raises:
+        UnfitEnvironment: for the first file that it may not.
+    """
+    for file in files:
+        if os.geteuid() == 0 and not file.stat().st_mode & stat.S_IROTH:
+            raise UnfitEnvironment(
+                f"{file} cannot be read in the container, which does not run as root.",
+                f"Let others read it: chmod a+r {shlex.quote(str(file))}",
+            )
 
 
 def _lend(folders: Iterable[Path], user: str) -> None:

@@ -57,9 +57,10 @@ class Worker:
         method = self._catalogue.methods.get((node["stage"], node["method"]))
         if method is not None:
             check_symbols(method.descriptor.requires)
-        output = Path(command["output"])
+        output, work = Path(command["output"]), Path(command["work"])
         output.mkdir()  # by its own user, who may be another one in a container
-        request = self._request(node, output, Path(command["work"]))
+        work.mkdir(exist_ok=True)
+        request = self._request(node, output, work)
         with bars_reported(request.reporter), bugs_explained(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
