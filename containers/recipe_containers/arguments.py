@@ -55,6 +55,7 @@ class Job:
         image: as the engine finds it: ``name@sha256:…`` or an ID.
         command: program and arguments.
         environment: variables, beside those of the image.
+        folder: absolute path that relative ones begin at.
         mounts: all that it sees of the machine.
         user: ``uid:gid``, never root's.
         labels: to find it again.
@@ -64,6 +65,7 @@ class Job:
     image: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    folder: Path
     mounts: Sequence[Mount]
     user: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def create_arguments(job: Job) -> dict[str, Any]:
         "Cmd": list(job.command),
         "Env": [f"{name}={value}" for name, value in sorted(job.environment.items())],
         "User": job.user,
-        "WorkingDir": "/",
+        "WorkingDir": str(job.folder),
         "Labels": dict(job.labels),
         "NetworkDisabled": True,
         "Tty": False,

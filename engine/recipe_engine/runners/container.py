@@ -50,6 +50,7 @@ class ContainerRunner:
         job = worker_job(request)
         bring_image(job.image, request.image.content if request.image else "", progress)
         registry = Registry.open(request.home)
+        (request.home / "artifacts").mkdir(exist_ok=True)  # a mount needs its source
         _check_readable(request.readable)
         _lend(request.writable, job.user)
         log = request.log.open("ab", buffering=0)
@@ -132,6 +133,7 @@ def worker_job(request: WorkerRequest) -> Job:
         image=table.image,
         command=("python3", "-P", "-c", _START),
         environment=_environment(request),
+        folder=Path.cwd(),
         mounts=mounts,
         user=container_user(),
         labels={HOME_LABEL: str(request.home), OUTPUT_LABEL: str(request.writable[0])},

@@ -143,17 +143,15 @@ def begin_message(
 
 def readable_paths(registry: Registry, catalogue: Catalogue, sources: Iterable[ResolvedSource]) -> tuple[Path, ...]:
     """What a worker reads: artifacts, the files of its sources and plugins that are single files."""
-    artifacts = registry.home / "artifacts"
-    artifacts.mkdir(exist_ok=True)
     files = {file.local.absolute() for source in sources for file in source.files if file.local is not None}
-    return (artifacts, *sorted(files), *(file.absolute() for file in catalogue.files))
+    return (registry.home / "artifacts", *sorted(files), *(file.absolute() for file in catalogue.files))
 
 
 def _source_json(source: ResolvedSource) -> dict[str, Any]:
     files = [
         {
             "path": file.path,
-            "local": str(file.local and file.local.absolute()),
+            "local": str(file.local),
             "sha256": file.sha256,
             "size": file.size,
         }
