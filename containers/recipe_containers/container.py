@@ -183,10 +183,11 @@ class _refusals:  # noqa: N801 -- used as a block, like contextlib's own
                 f"The engine has no image {self._job.image}.", "Pull, build or load it: recipe containers pull."
             ) from None
         if isinstance(error, APIError):
-            raise _refused(self._job, (error.explanation or str(error)).strip()) from None
+            raise refused(self._job, (error.explanation or str(error)).strip()) from None
 
 
-def _refused(job: Job, why: str) -> EngineRefused:
+def refused(job: Job, why: str) -> EngineRefused:
+    """What an engine's refusal means, in words that one can act on."""
     if any(text in why for text in _NO_RUNTIME):
         return EngineRefused(f"The engine cannot give a container a GPU: {why}.", _TOOLKIT)
     if "no space left" in why:

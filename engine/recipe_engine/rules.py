@@ -223,6 +223,8 @@ def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
         ("container", stage): table for stage in CONTAINER_STAGES if (table := getattr(container, stage)) is not None
     }
     for path, table in tables.items():
+        if len(path) > 1 and not draft.has(path[1]):
+            yield Finding(path, f"there is no [{path[1]}.…] that it would be for", "Remove it.")
         try:
             parse_image(table.image or container.image or "")
         except UnpinnedImage as error:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import tiny
+from tests.docker import daemon
+from tests.docker.images import built_image
+from tests.e2e.engine import Finished, Workspace, write_workspace
 
 from recipe_containers.client import connect, engine_url
 from recipe_containers.errors import EngineUnavailable
-
-INSTALL = "There is no container engine to test with: apt-get install docker.io (or start yours)"
-_SECONDS_TO_START = 60
+from recipe_engine.runners.container import HOME_LABEL
 
 
 @pytest.fixture(scope="session")
@@ -39,71 +35,66 @@ def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with _exclusive(shared / "start"):
             fcntl.flock(users, fcntl.LOCK_SH)
             if not (shared / "folder").exists():
-                (shared / "folder").write_text(str(_start()), encoding="utf-8")
+                (shared / "folder").write_text(str(daemon.start()), encoding="utf-8")
         folder = Path((shared / "folder").read_text(encoding="utf-8"))
-        yield f"unix://{folder / 'socket'}"
+        yield daemon.address(folder)
         with _exclusive(shared / "start"):
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             (shared / "folder").unlink()
-            _stop(folder)
+            daemon.stop(folder)
+
+
+@pytest.fixture(scope="session")
+def image(engine_address: str) -> str:
+    """ID of the real image for the CPU, which the engine has."""
+    with closing(connect(engine_address)) as client:
+        return built_image(client)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that everybody may read: a container of root is not root's."""
+    folder = tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def on_host(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Finished:
+    """What the recipe gives in a process of this machine."""
+    return write_workspace(tmp_path_factory.mktemp("host") / "space", model).run()
 
 
 @pytest.fixture
-def engine(engine_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the engine; commands that a test starts find the same one. Whatever a test leaves fails it."""
+def workspace(tmp_path: Path, model: Path, engine: Any) -> Workspace:
+    """A folder with a recipe where nothing has been run, and an engine for it."""
+    del engine
+    return write_workspace(tmp_path / "space", model)
+
+
+@pytest.fixture
+def boxed(workspace: Workspace, image: str) -> Workspace:
+    """The same, and all stages run in the image."""
+    workspace.append(f'[container]\nimage = "{image}"\n')
+    return workspace
+
+
+@pytest.fixture
+def engine(engine_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the engine; commands that a test starts find the same one. A container that it leaves fails it."""
     monkeypatch.setenv("DOCKER_HOST", engine_address)
     with closing(connect(engine_address)) as client:
-        before = _things(client)
         yield client
-        assert _things(client) - before == set(), "the test left something in the engine"
-
-
-def _things(client: Any) -> set[str]:
-    containers = {f"container {each.name}" for each in client.containers.list(all=True, ignore_removed=True)}
-    networks = {f"network {each.name}" for each in client.networks.list()}
-    return containers | networks | {f"volume {each.name}" for each in client.volumes.list()}
+        found = client.containers.list(all=True, ignore_removed=True)
+        left = [each.name for each in found if each.labels.get(HOME_LABEL, "").startswith(str(tmp_path))]
+        assert left == [], "the test left containers"
 
 
 def _exclusive(path: Path) -> Any:
     stream = path.open("w")
     fcntl.flock(stream, fcntl.LOCK_EX)
     return stream
-
-
-def _start() -> Path:
-    """Start dockerd; its folder."""
-    if shutil.which("dockerd") is None or os.geteuid() != 0:
-        pytest.fail(INSTALL, pytrace=False)
-    # A short path: that of a socket has at most 107 bytes. In memory, where there is room for images.
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30
-    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=memory if roomy else None))
-    command = [
-        # A process of nobody: it outlives the test process that comes first.
-        *("setsid", "--fork", "dockerd", "--host", f"unix://{folder / 'socket'}", "--pidfile", str(folder / "pid")),
-        *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
-        # No test needs a network, and not every machine can make one.
-        *("--bridge=none", "--iptables=false", "--ip-forward=false"),
-    ]
-    with (folder / "log").open("w") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True)
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while time.monotonic() < deadline:
-        try:
-            connect(f"unix://{folder / 'socket'}").close()
-            return folder
-        except EngineUnavailable:
-            time.sleep(0.1)
-    pytest.fail(f"dockerd did not start:\n{(folder / 'log').read_text(encoding='utf-8')[-2000:]}", pytrace=False)
-
-
-def _stop(folder: Path) -> None:
-    pid = int((folder / "pid").read_text(encoding="utf-8"))
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)

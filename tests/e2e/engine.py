@@ -169,6 +169,11 @@ class Workspace:
         """Change the recipe; what is replaced must be there."""
         self.edit_file(self.recipe_file.name, old, new)
 
+    def append(self, text: str) -> None:
+        """Add to the recipe."""
+        with self.recipe_file.open("a", encoding="utf-8") as file:
+            file.write("\n" + text)
+
     def edit_file(self, name: str, old: str, new: str) -> None:
         """Change a file; what is replaced must be there."""
         file = self.folder / name

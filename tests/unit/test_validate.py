@@ -59,8 +59,11 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "missing in a data set": TRAIN.replace('source = "file:train.jsonl"\n', ""),
         "missing format, and what it would allow": TRAIN.replace("format", "system"),
         "missing in the container": LOAD + "[container]\n",
+        "missing in a stage's container": TRAIN + "[container.train]\n",
+        "a container for what is done on the host": LOAD + f'[container]\nimage = "{DIGEST}"\n[container.push]\n',
     },
     "values": {
+        "a size without a unit": LOAD + f'[container]\nimage = "{DIGEST}"\nmemory = "24"\n',
         "text for a number": LOAD + '[adapt.lora]\nrank = "16"\n',
         "a fraction for a whole number": LOAD + "[adapt.lora]\nrank = 0.5\n",
         "truth for a number": LOAD + "[adapt.lora]\nrank = true\n",
@@ -126,6 +129,8 @@ FAMILIES: dict[str, dict[str, Case]] = {
         ),
         "an option without what it needs": TRAIN.replace("[train.sft]\n", '[train.sft]\neval_data = "train"\n'),
         "an image by its tag": LOAD + '[container]\nimage = "recipe-cuda:12"\n',
+        "a tag for one stage": TRAIN + f'[container]\nimage = "{DIGEST}"\n[container.train]\nimage = "x:1"\n',
+        "the container of a stage that is not there": LOAD + f'[container.train]\nimage = "{DIGEST}"\n',
         "an image by tag and digest": LOAD + f'[container]\nimage = "Recipe-CUDA:12@{DIGEST}"\n',
     },
     "sources": {
@@ -481,3 +486,23 @@ def test_a_broken_plugin_does_not_break_other_recipes(with_broken: Catalogue) ->
 
 def test_composed_places_point_to_the_file() -> None:
     assert composed(LOAD).problem(("load", "full"), "m").line == 5
+
+
+def test_a_stage_has_its_own_container_in_place_of_the_common_one() -> None:
+    text = SMALL + (
+        f'[container]\nimage = "{DIGEST}"\nmemory = "8GiB"\n[container.train]\nmemory = "16GiB"\ngpus = ["1"]\n'
+    )
+    table = recipe_of(text).container
+    assert table is not None
+    common, own = table.of_stage("load"), table.of_stage("train")
+    assert common is not None
+    assert own is not None
+    assert (common.image, common.memory, common.gpus) == (DIGEST, "8GiB", None)
+    assert (own.image, own.memory, own.gpus) == (DIGEST, "16GiB", ("1",))
+    assert table.of_stage("prepare") == common
+
+
+def test_one_stage_alone_in_a_container() -> None:
+    table = recipe_of(SMALL + f'[container.train]\nimage = "{DIGEST}"\n').container
+    assert table is not None
+    assert [stage for stage in ("prepare", "load", "adapt", "train", "evaluate") if table.of_stage(stage)] == ["train"]

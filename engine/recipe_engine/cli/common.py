@@ -63,6 +63,12 @@ set_option = click.option(
     multiple=True,
     help="Override one key with a TOML value, such as train.sft.epochs=2. Can be given several times.",
 )
+container_option = click.option(
+    "--container",
+    "container",
+    metavar="NAME",
+    help="Run all stages in an image of this version, such as cpu or cuda (recipe containers ls).",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs (docs/json.md).")
 
 
@@ -84,6 +90,25 @@ def answer_options(function: F) -> F:
     for add in reversed(options):
         function = add(function)
     return function
+
+
+def in_container(overrides: Sequence[str], name: str | None) -> tuple[str, ...]:
+    """The overrides that let all stages run in one of our images.
+
+    Raises:
+        InvalidArguments: where there is none of that name.
+    """
+    if name is None:
+        return tuple(overrides)
+    from recipe_containers.image_lock import read_image_lock
+
+    from recipe_engine.errors import InvalidArguments
+
+    images = read_image_lock()
+    if name not in images:
+        known = ", ".join(sorted(images))
+        raise InvalidArguments(f"There is no image {name}.", f"There is {known}: recipe containers ls")
+    return (*overrides, f'container.image="{images[name].image_id}"')
 
 
 def open_recipe(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recipe_engine.cli.common import (
+    container_option,
+    in_container,
     json_option,
     open_recipe,
     open_registry,
@@ -32,8 +34,9 @@ _COLOURS = {"cached": "green", "will run": "yellow", "depends on": "cyan", "unkn
 @click.command()
 @recipe_argument
 @set_option
+@container_option
 @json_option
-def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
+def command(recipe_file: str, overrides: tuple[str, ...], container: str | None, as_json: bool) -> int:
     """Show what a run would do, node by node, and why. Nothing is fetched, run or written.
 
     A node is cached, will run, depends on a node that will run, or is unknown: an input has no known digest yet.
@@ -42,6 +45,7 @@ def command(recipe_file: str, overrides: tuple[str, ...], as_json: bool) -> int:
     from recipe_engine.lockfile import lock_path, read_lock
     from recipe_engine.plan import make_plan
 
+    overrides = in_container(overrides, container)
     recipe, catalogue = open_recipe(recipe_file, overrides)
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from recipe_engine.cli.common import (
+    container_option,
+    in_container,
     json_option,
     open_recipe,
     open_registry,
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 @click.command()
 @recipe_argument
 @set_option
+@container_option
 @click.option("--locked", is_flag=True, help="Refuse inputs that are not those of the recipe's lock (recipe lock).")
 @json_option
-def command(recipe_file: str, overrides: tuple[str, ...], locked: bool, as_json: bool) -> int:
+def command(recipe_file: str, overrides: tuple[str, ...], container: str | None, locked: bool, as_json: bool) -> int:
     """Run a recipe. What was computed before is taken from the registry.
 
     It goes by NAME.lock.json beside the recipe, and writes it where there is none; with --set it only reads it.
@@ -36,6 +39,7 @@ def command(recipe_file: str, overrides: tuple[str, ...], locked: bool, as_json:
     """
     from recipe_engine.execute import RunFailed, run
 
+    overrides = in_container(overrides, container)
     recipe, catalogue = open_recipe(recipe_file, overrides)
     registry = open_registry()
     on_drift: OnDrift = "refuse" if locked else "ignore" if overrides else "lock"

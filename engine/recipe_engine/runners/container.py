@@ -15,6 +15,7 @@ from recipe_containers import ContainerError
 from recipe_containers.arguments import SHARED_MEMORY, Job, Limits, Mount
 from recipe_engine.errors import RecipeError, StageFailed, UnfitEnvironment
 from recipe_engine.images import bring_image
+from recipe_engine.plugins import BUILTIN
 from recipe_engine.runners.failures import LESS_MEMORY
 from recipe_engine.runners.process import worker_environment
 from recipe_registry import Registry
@@ -167,24 +168,18 @@ def _code(plugins: Sequence[PluginInfo]) -> Iterator[Mount]:
     for room in _ROOMS:
         folder = _package_folder(room)
         yield Mount(CODE / room, folder)
-    for name in sorted({plugin.distribution for plugin in plugins if plugin.version}):
-        found = distribution(name)
-        if found.metadata["Name"] != "recipe-engine":
-            yield from _distribution(found)
+    packages = {plugin.distribution for plugin in plugins if plugin.version and not plugin.error}
+    for name in sorted(packages - {BUILTIN}):
+        yield from _distribution(distribution(name))
 
 
 def _distribution(found: Distribution) -> Iterator[Mount]:
-    packages = {entry.value.partition(":")[0].partition(".")[0] for entry in found.entry_points}
-    for package in sorted(packages):
+    for package in sorted({entry.module.partition(".")[0] for entry in found.entry_points}):
         folder = _package_folder(package)
         yield Mount(CODE / folder.name, folder)
-    information = Path(str(found.locate_file(""))) / _information_folder(found)
+    places = Path(str(found.locate_file(""))).glob("*.dist-info")
+    information = next(place for place in places if Distribution.at(place).name == found.name)
     yield Mount(CODE / information.name, information)
-
-
-def _information_folder(found: Distribution) -> str:
-    file = next(file for file in found.files or () if file.name == "METADATA")
-    return file.parts[0]
 
 
 def _package_folder(package: str) -> Path:

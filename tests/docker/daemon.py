@@ -1,0 +1,68 @@
+"""A dockerd of our own, for tests and benchmarks on machines where no engine runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from recipe_containers.client import connect
+from recipe_containers.errors import EngineUnavailable
+
+INSTALL = "There is no container engine to test with: apt-get install docker.io (or start yours)"
+_SECONDS_TO_START = 60
+
+
+def address(folder: Path) -> str:
+    """Where the dockerd of a folder listens."""
+    return f"unix://{folder / 'socket'}"
+
+
+def start(data: Path | None = None) -> Path:
+    """Start dockerd.
+
+    Args:
+        data: where images are kept; in the folder where left out.
+
+    Returns:
+        Its folder.
+    """
+    if shutil.which("dockerd") is None or os.geteuid() != 0:
+        pytest.fail(INSTALL, pytrace=False)
+    # A short path: that of a socket has at most 107 bytes. In memory, where there is room for images.
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=memory if roomy else None))
+    command = [
+        # A process of nobody: it outlives the test process that comes first.
+        *("setsid", "--fork", "dockerd", "--host", address(folder), "--pidfile", str(folder / "pid")),
+        *("--data-root", str(data or folder / "data"), "--exec-root", str(folder / "exec")),
+        # No test needs a network, and not every machine can make one.
+        *("--bridge=none", "--iptables=false", "--ip-forward=false"),
+    ]
+    with (folder / "log").open("w") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < deadline:
+        try:
+            connect(address(folder)).close()
+            return folder
+        except EngineUnavailable:
+            time.sleep(0.1)
+    pytest.fail(f"dockerd did not start:\n{(folder / 'log').read_text(encoding='utf-8')[-2000:]}", pytrace=False)
+
+
+def stop(folder: Path) -> None:
+    """End it and remove its folder."""
+    pid = int((folder / "pid").read_text(encoding="utf-8"))
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
