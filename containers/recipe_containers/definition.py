@@ -70,9 +70,9 @@ class Definition:
 DEFINITIONS = {
     definition.name: definition
     for definition in (
-        Definition("cpu", "Libraries for training on the processor", download=366_000_000),
+        Definition("cpu", "Libraries for training on the processor", download=370_000_000),
         # CUDA 13.0: NVIDIA, "CUDA Toolkit Release Notes", table "CUDA Toolkit and Corresponding Driver Versions".
-        Definition("cuda", "Libraries for training on NVIDIA GPUs", download=0, driver_floor="580.65.06"),
+        Definition("cuda", "Libraries for training on NVIDIA GPUs", download=2_910_000_000, driver_floor="580.65.06"),
     )
 }
 """Name -> image."""
