@@ -45,17 +45,19 @@ class Definition:
         title: one line about it.
         download: bytes of the wheels that its lock pins, for x86-64.
         driver_floor: oldest version of NVIDIA's driver that it works with; ``None`` where it needs none.
+        folder: where its lock is.
     """
 
     name: str
     title: str
     download: int
     driver_floor: str | None = None
+    folder: Path = FOLDER
 
     @property
     def lock(self) -> Path:
         """The file that pins its libraries."""
-        return FOLDER / f"{self.name}.lock"
+        return self.folder / f"{self.name}.lock"
 
     @property
     def lock_sha256(self) -> str:
