@@ -28,18 +28,27 @@ def built_image(engine: Any) -> str:
         engine: client of the engine.
     """
     definition = DEFINITIONS["cpu"]
-    folder = Path(os.environ.get(VARIABLE) or cache_folder() / "tests") / definition.lock_sha256[:16]
+    folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     # Processes of one test session build one image.
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = folder / "image-id"
         image_id = known.read_text(encoding="utf-8") if known.exists() else ""
-        archive = folder / f"{tag_of('cpu', image_id).replace(':', '-')}.tar"
+        archive = image_archive(image_id)
         if not archive.exists():
-            built = build(definition, Choices(output=folder), silent)
-            image_id, archive = built.locked.image_id, built.archive
+            image_id = build(definition, Choices(output=folder), silent).locked.image_id
+            archive = image_archive(image_id)
             known.write_text(image_id, encoding="utf-8")
         if find_image(engine, image_id) is None:
             load(engine, archive, image_id, silent)
     return image_id
+
+
+def image_archive(image_id: str) -> Path:
+    """Where the archive of the image is."""
+    return _folder() / f"{tag_of('cpu', image_id).replace(':', '-')}.tar"
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(VARIABLE) or cache_folder() / "tests") / DEFINITIONS["cpu"].lock_sha256[:16]

@@ -71,8 +71,14 @@ def test_a_layer_depends_on_names_and_bytes_alone(tmp_path: Path) -> None:
 def test_a_base_loses_what_names_the_machine_and_the_moment(tmp_path: Path) -> None:
     kept = {"etc/": "", "etc/passwd": "root", "var/lib/dpkg/status": STATUS, "tmp/": "", "var/log/": "", "dev/": ""}
     lost = {
-        "etc/hostname": "mine", "etc/resolv.conf": "mine", "etc/apt/sources.list": "mine", "etc/passwd-": "old",
-        "etc/apt/sources.list.d/mine.sources": "x", "var/log/dpkg.log": "now", "tmp/x": "x", "dev/null": "",
+        "etc/hostname": "mine",
+        "etc/resolv.conf": "mine",
+        "etc/apt/sources.list": "mine",
+        "etc/passwd-": "old",
+        "etc/apt/sources.list.d/mine.sources": "x",
+        "var/log/dpkg.log": "now",
+        "tmp/x": "x",
+        "dev/null": "",
         "var/lib/apt/lists/mine_Packages": PACKAGES,
     }
     raw = system(tmp_path / "raw.tar", {**kept, **lost, "usr/": "", "usr/a": "a"}, {"usr/b": "usr/a"})

@@ -26,7 +26,8 @@ def locked(name: str) -> dict[str, Library]:
 
 
 def test_a_lock_is_read() -> None:
-    text = f"b_B==2.0+cpu \\\n    --hash=sha256:{'1' * 64} \\\n    --hash=sha256:{'2' * 64}\na==1 \\\n    --hash=sha256:{'3' * 64}\n"
+    hashes = [f"--hash=sha256:{digit * 64}" for digit in "123"]
+    text = f"b_B==2.0+cpu \\\n    {hashes[0]} \\\n    {hashes[1]}\na==1 \\\n    {hashes[2]}\n"
     first, second = read_lock(text)
     assert first == Library("a", "1", frozenset({"3" * 64}))
     assert second == Library("b-b", "2.0+cpu", frozenset({"1" * 64, "2" * 64}))
