@@ -89,14 +89,25 @@ def _build(definition: Definition, choices: Choices, *, load: bool) -> Built:
 
 def _compare(name: str, image: LockedImage, *, update: bool) -> list[str] | None:
     """What tells the image from the locked one; ``None`` where there is none to compare with."""
-    from recipe_containers.image_lock import differences, read_image_lock, write_image_lock
+    from recipe_containers.image_lock import differences, read_image_lock
 
     if update:
-        write_image_lock(name, image)
+        _write(name, image)
     before = read_image_lock().get(name)
     if before is None or before.base_reference != image.base_reference:
         return None
     return differences(before, image)
+
+
+def _write(name: str, image: LockedImage) -> None:
+    from recipe_containers.image_lock import PATH, write_image_lock
+    from recipe_engine.errors import InvalidArguments
+
+    try:
+        write_image_lock(name, image)
+    except OSError as error:
+        hint = "It comes with the program: use --update-lock in a checkout that you may write to."
+        raise InvalidArguments(f"{PATH} cannot be written: {error.strerror}.", hint) from None
 
 
 def _built_json(name: str, built: Built, differences: list[str] | None, *, loaded: bool) -> dict[str, Any]:
