@@ -129,8 +129,7 @@ def _work_folder(size: int) -> Iterator[Path]:
         BuildFailed: there is not enough room.
     """
     needed = _ROOM * size + _BASE_ROOM
-    memory = _SHARED_MEMORY.is_dir() and "TMPDIR" not in os.environ and _available_memory() > 2 * needed
-    parent = _SHARED_MEMORY if memory and shutil.disk_usage(_SHARED_MEMORY).free > needed else tempfile.gettempdir()
+    parent = _SHARED_MEMORY if _fits_in_memory(needed) else Path(tempfile.gettempdir())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise BuildFailed(
@@ -144,6 +143,15 @@ def _work_folder(size: int) -> Iterator[Path]:
             yield Path(folder)
         except OSError as error:
             raise BuildFailed(f"The image cannot be built in {folder}: {error}.", "Name another in TMPDIR.") from None
+
+
+def _fits_in_memory(needed: int) -> bool:
+    """Whether there is a folder in memory that programs may be started from, and room in it."""
+    if "TMPDIR" in os.environ or not _SHARED_MEMORY.is_dir():
+        return False
+    state = os.statvfs(_SHARED_MEMORY)
+    free = min(state.f_bavail * state.f_frsize, _available_memory() // 2)
+    return free > needed and not state.f_flag & os.ST_NOEXEC
 
 
 def _available_memory() -> int:
