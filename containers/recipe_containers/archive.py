@@ -18,7 +18,7 @@ from recipe_containers.definition import CREATED, SITE_PACKAGES, USER
 from recipe_containers.images import DRIVER_LABEL, PACKAGES_LABEL, content_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -169,10 +169,3 @@ def write_layout(image: Image, folder: Path) -> None:
     }
     (folder / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": [described]}))
     (folder / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
-
-
-def blocks_of(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
-    """A file, block by block."""
-    with path.open("rb") as stream:
-        while block := stream.read(size):
-            yield block

@@ -84,7 +84,7 @@ def build(definition: Definition, choices: Choices, tell: Tell) -> Built:
     """
     wheels = fetch(definition, choices.wheels or cache_folder() / "wheels", tell)
     choices.output.mkdir(parents=True, exist_ok=True)
-    with _work_folder(sum(wheel.path.stat().st_size for wheel in wheels)) as work:
+    with work_folder(sum(wheel.path.stat().st_size for wheel in wheels)) as work:
         base = fetch_base(choices.base, work, tell) if choices.base else make_base(work, choices.mirror, tell)
         image = _assemble(definition, base, wheels, work, tell)
         return _write(definition, image, base, wheels, choices.output, tell)
@@ -122,7 +122,7 @@ def _write(
 
 
 @contextmanager
-def _work_folder(size: int) -> Iterator[Path]:
+def work_folder(size: int) -> Iterator[Path]:
     """A folder for some thousand small files: in memory, where there is room for it, since disks are slow at that.
 
     Raises:

@@ -38,7 +38,8 @@ def load(client: Any, archive: Path, image_id: str, tell: Tell) -> None:
     try:
         client.images.load(_told(archive, total, tell))
     except (APIError, ImageLoadError) as error:
-        hint = "Free some of the engine's disk: docker system prune"
+        full = "no space left" in str(error)
+        hint = "Free some of the engine's disk: docker system prune" if full else "Build it again."
         raise EngineRefused(f"The engine could not load the image: {error}.", hint) from None
     if find_image(client, image_id) is None:
         raise ImageDiffers(f"The engine loaded {archive} and does not know it as {image_id}.")

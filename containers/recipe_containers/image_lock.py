@@ -100,11 +100,6 @@ def locked_image(name: str, path: Path = PATH) -> LockedImage:
     return found
 
 
-def lookup(image_id: str, path: Path = PATH) -> str | None:
-    """The name of a locked image; ``None`` for one that is none of ours."""
-    return next((name for name, image in read_image_lock(path).items() if image.image_id == image_id), None)
-
-
 def differences(old: LockedImage, new: LockedImage) -> list[str]:
     """What tells two images apart, the causes before the digests that follow from them; empty for one and the same."""
     found = []

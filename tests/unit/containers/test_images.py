@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from tests.unit.containers.made import definition, wheel
 
 from recipe_containers.archive import Image, make_image
+from recipe_containers.build import work_folder
 from recipe_containers.bytecode import Interpreter, compile_libraries, find_interpreter
-from recipe_containers.debian import Base, Package
+from recipe_containers.debian import Base, Package, make_base
 from recipe_containers.definition import DEFINITIONS
 from recipe_containers.dockerfile import dockerfile
 from recipe_containers.errors import BuildFailed, ImageMissing
@@ -20,11 +22,12 @@ from recipe_containers.image_lock import (
     LockedImage,
     differences,
     locked_image,
-    lookup,
     read_image_lock,
     write_image_lock,
 )
 from recipe_containers.progress import silent
+from recipe_containers.public_base import fetch_base
+from recipe_containers.reference import ImageReference
 from recipe_containers.sbom import bill_of_materials
 from recipe_containers.wheels import Wheel
 
@@ -50,8 +53,6 @@ def test_an_image_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_image_lock("cpu", IMAGE, path)
     assert path.read_bytes() == text
     assert read_image_lock(path) == {"cpu": IMAGE, "cuda": replace(IMAGE, driver_floor="580")}
-    assert lookup(IMAGE.image_id, path) == "cpu"
-    assert lookup("sha256:" + "0" * 64, path) is None
 
 
 def test_an_image_that_was_never_built(tmp_path: Path) -> None:
@@ -110,6 +111,24 @@ def test_a_dockerfile_is_of_the_same_lock_and_says_what_it_is_not() -> None:
 def test_a_base_without_python(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"no Python 3\.11"):
         find_interpreter(tmp_path)
+
+
+def test_without_room_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(BuildFailed, match=f"GB in {tmp_path}, which has"), work_folder(1 << 60):
+        pass
+
+
+def test_a_base_that_only_this_machine_has(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match="nobody else has it"):
+        fetch_base(ImageReference("", "sha256:" + "0" * 64), tmp_path, silent)
+
+
+def test_without_debians_tool_a_public_base_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildFailed, match=r"apt-get install mmdebstrap.*--base"):
+        make_base(tmp_path, "", silent)
 
 
 def test_an_interpreter_that_does_not_run_here(tmp_path: Path) -> None:
