@@ -18,8 +18,12 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 PARALLEL := --numprocesses=2 --dist=worksteal
 PYTEST = $(TEST_ENVIRONMENT) $(BIN)/pytest $(PARALLEL)
 
+DEFINITIONS := containers/recipe_containers/definitions
+UV_OPTIONS := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --constraint $(CURDIR)/constraints.txt
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz kills docs check clean
+.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz kills docs locks check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +80,11 @@ kills: setup ## Kill thirty trainings at random moments; each must end in the sa
 
 docs: setup ## Check that the documentation is true
 	@$(BIN)/pytest tests/docs
+
+locks: ## Pin the libraries of the images anew; needs uv, and torch's CPU builds in UV_FIND_LINKS or UV_EXTRA_INDEX_URL
+	@cd $(DEFINITIONS) && uv pip compile $(UV_OPTIONS) --output-file cpu.lock cpu.in
+	@cd $(DEFINITIONS) && env -u UV_FIND_LINKS -u UV_EXTRA_INDEX_URL uv pip compile $(UV_OPTIONS) --output-file cuda.lock cuda.in
+	@sed -n 's/^\([a-z0-9.-]*==[^ ]*\).*/\1/p' $(DEFINITIONS)/cpu.lock | grep -v '^torch==' > $(DEFINITIONS)/constraints.txt
 
 check: lint type imports test ## What CI runs first: lint, types, imports, default suite
 

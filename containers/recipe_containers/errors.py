@@ -4,6 +4,7 @@
 
     ContainerError             exit 4   the base
     ├── EngineUnavailable      exit 4   no engine answers, or it does not let this user in
+    ├── BuildFailed            exit 4   this machine cannot build the image: a tool, a file or space is missing
     ├── ImageMissing           exit 3   the engine does not have the image, and no registry gave it
     ├── ImageDiffers           exit 6   an image is not, byte for byte, what the lock says
     └── EngineRefused          exit 4   the engine cannot do what is asked: no GPU runtime, no space, no such limit
@@ -35,6 +36,10 @@ class ContainerError(Exception):
 
 class EngineUnavailable(ContainerError):
     """No container engine can be used: none is there, none answers, or this user may not speak to it."""
+
+
+class BuildFailed(ContainerError):
+    """An image cannot be built here: a tool, a file or space is missing."""
 
 
 class ImageMissing(ContainerError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recipe_engine.cli import COMMANDS
+from recipe_engine.cli.containers import COMMANDS as CONTAINERS_COMMANDS
 from recipe_engine.cli.registry import COMMANDS as REGISTRY_COMMANDS
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ def test_help(tmp_path: Path, golden: Golden) -> None:
     assert recipe(tmp_path, "-h").stdout == done.stdout
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data show", *(f"registry {name}" for name in REGISTRY_COMMANDS)])
+GROUPS = {"registry": REGISTRY_COMMANDS, "containers": CONTAINERS_COMMANDS}
+IN_GROUPS = [f"{group} {name}" for group, commands in GROUPS.items() for name in commands]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "data show", *IN_GROUPS])
 def test_help_of_a_command(tmp_path: Path, golden: Golden, command: str) -> None:
     done = recipe(tmp_path, *command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -46,8 +51,8 @@ def test_every_command_has_its_line_in_the_help(tmp_path: Path) -> None:
 
     for name in COMMANDS:
         assert importlib.import_module(f"recipe_engine.cli.{name}").command.help
-    for name in REGISTRY_COMMANDS:
-        assert importlib.import_module(f"recipe_engine.cli.registry_{name}").command.help
+    for name in IN_GROUPS:
+        assert importlib.import_module(f"recipe_engine.cli.{name.replace(' ', '_')}").command.help
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("vaildate", "validate"), ("pln", "plan"), ("Run", "run")])

@@ -15,8 +15,9 @@ TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-
 EXAMPLES = re.findall(r"^```json (\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SCHEMA = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
 REGISTRY = ("registry_names", "registry_ls", "registry_show", "registry_verify", "registry_gc", "registry_transfer")
+CONTAINERS = tuple(f"containers_{name}" for name in ("ls", "show", "build", "dry_run", "image"))
 RUNS = ("run_event", "runs", "show", "replay", "diff", "lineage")
-OUTPUTS = (*RUNS, "plan", "validate", "plugins", "explain", "data_row", "import", "lock", *REGISTRY)
+OUTPUTS = (*RUNS, "plan", "validate", "plugins", "explain", "data_row", "import", "lock", *REGISTRY, *CONTAINERS)
 EVENTS = [reference["$ref"].rpartition("/")[2] for reference in SCHEMA["$defs"]["run_event"]["oneOf"]]
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "schema": "Print the JSON Schema of recipes, for editors.",
     "import": "Make a recipe of another program's configuration.",
     "registry": "Look after the registry, and share what is in it.",
+    "containers": "Build, check and share the images that stages run in.",
     "plugins": "List what is installed: methods, sources, formats.",
 }
 """Command -> its line in ``recipe --help``. The table is here so that help imports no command."""
