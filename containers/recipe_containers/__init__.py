@@ -9,7 +9,6 @@ from recipe_containers.errors import (
     ImageMissing,
 )
 from recipe_containers.images import ImageFacts
-from recipe_containers.pins import pinned_name
 from recipe_containers.reference import ImageReference, UnpinnedImage, parse_image
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "ImageReference",
     "UnpinnedImage",
     "parse_image",
-    "pinned_name",
 ]

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
-
 from recipe_containers.errors import ContainerError
+from recipe_containers.image_lock import read_image_lock
 from recipe_containers.images import ImageFacts
 from recipe_containers.reference import parse_image
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_LOCK = "definitions/images.lock.json"
-
-
-def locked_images() -> Mapping[str, Mapping[str, Any]]:
-    """The images of ``images.lock.json`` by name."""
-    found: Mapping[str, Mapping[str, Any]] = json.loads(files("recipe_containers").joinpath(_LOCK).read_bytes())[
-        "images"
-    ]
-    return found
 
 
 def locked_facts(reference: str) -> ImageFacts | None:
@@ -31,17 +15,18 @@ def locked_facts(reference: str) -> ImageFacts | None:
         UnpinnedImage: the reference pins no image.
     """
     digest = parse_image(reference).digest
-    for image in locked_images().values():
-        if digest in (image["image_id"], image.get("manifest_digest")):
-            return ImageFacts(image["content"], image["packages"], image.get("driver_floor") or "")
+    for image in read_image_lock().values():
+        if digest in (image.image_id, image.manifest_digest):
+            return ImageFacts(image.content, image.packages, image.driver_floor or "")
     return None
 
 
 def pinned_name(text: str) -> str:
     """What pins the image that a tag names now, by our own lock or by the engine; ``""`` where neither knows it."""
     name = text.rpartition("/")[2].partition(":")[0].partition("@")[0]
-    if name in locked_images():
-        return str(locked_images()[name]["image_id"])
+    ours = read_image_lock().get(name)
+    if ours is not None:
+        return ours.image_id
     from recipe_containers.client import connect
 
     try:

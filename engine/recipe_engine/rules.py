@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipe_containers import UnpinnedImage, parse_image, pinned_name
+from recipe_containers import UnpinnedImage, parse_image
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
 from recipe_engine.model import CONTAINER_STAGES
@@ -240,6 +240,8 @@ def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
 
 def _digest_of(image: str) -> str:
     """What to write instead of a tag, as far as it is known here."""
+    from recipe_containers.pins import pinned_name
+
     found = pinned_name(image)
     return f'Write image = "{found}".' if found else ""
 
