@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +19,16 @@ from recipe_containers.public_base import fetch_base
 from recipe_containers.sbom import bill_of_materials
 from recipe_containers.unpacked import unpack_python
 from recipe_containers.wheels import fetch, unpack
+from recipe_containers.work import work_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from recipe_containers.definition import Definition
     from recipe_containers.progress import Tell
     from recipe_containers.reference import ImageReference
     from recipe_containers.wheels import Wheel
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
 _ROOM = 6
 """Bytes that a build needs for each byte of its wheels, at most: unpacked, packed, and in the archive."""
 _BASE_ROOM = 2 << 30
@@ -84,7 +82,7 @@ def build(definition: Definition, choices: Choices, tell: Tell) -> Built:
     """
     wheels = fetch(definition, choices.wheels or cache_folder() / "wheels", tell)
     choices.output.mkdir(parents=True, exist_ok=True)
-    with work_folder(sum(wheel.path.stat().st_size for wheel in wheels)) as work:
+    with work_folder(_BASE_ROOM + _ROOM * sum(wheel.path.stat().st_size for wheel in wheels)) as work:
         base = fetch_base(choices.base, work, tell) if choices.base else make_base(work, choices.mirror, tell)
         image = _assemble(definition, base, wheels, work, tell)
         return _write(definition, image, base, wheels, choices.output, tell)
@@ -119,42 +117,3 @@ def _write(
     document = json.dumps(bill_of_materials(definition, image, base, wheels), indent=2) + "\n"
     bill.write_text(document, encoding="utf-8")
     return Built(locked(definition, image, base, wheels), archive, bill, tag)
-
-
-@contextmanager
-def work_folder(size: int) -> Iterator[Path]:
-    """A folder for some thousand small files: in memory, where there is room for it, since disks are slow at that.
-
-    Raises:
-        BuildFailed: there is not enough room.
-    """
-    needed = _ROOM * size + _BASE_ROOM
-    parent = _SHARED_MEMORY if _fits_in_memory(needed) else Path(tempfile.gettempdir())
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise BuildFailed(
-            f"A build needs {needed / 1e9:.1f} GB in {parent}, which has {free / 1e9:.1f} GB.",
-            "Make room, or name a roomier folder in TMPDIR.",
-        )
-    with tempfile.TemporaryDirectory(prefix="recipe-image-", dir=parent) as folder:
-        # Root of the system that is installed in it needs to pass.
-        Path(folder).chmod(0o755)
-        try:
-            yield Path(folder)
-        except OSError as error:
-            raise BuildFailed(f"The image cannot be built in {folder}: {error}.", "Name another in TMPDIR.") from None
-
-
-def _fits_in_memory(needed: int) -> bool:
-    """Whether there is a folder in memory that programs may be started from, and room in it."""
-    if "TMPDIR" in os.environ or not _SHARED_MEMORY.is_dir():
-        return False
-    state = os.statvfs(_SHARED_MEMORY)
-    free = min(state.f_bavail * state.f_frsize, _available_memory() // 2)
-    return free > needed and not state.f_flag & os.ST_NOEXEC
-
-
-def _available_memory() -> int:
-    """Bytes that processes can still have (proc(5), /proc/meminfo)."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))

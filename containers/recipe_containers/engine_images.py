@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_containers.archive import Image, write_layout
 from recipe_containers.errors import EngineRefused, ImageDiffers, ImageMissing
 from recipe_containers.images import find_image, pull_image
 from recipe_containers.saved import Saved, read_saved
+from recipe_containers.work import work_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from recipe_containers.image_lock import LockedImage
     from recipe_containers.progress import Tell
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SLOW_SECONDS = 3600
 """An engine that unpacks a large image on a slow disk says nothing for a long time."""
 _BLOCK = 2 << 20
+_SPARE_ROOM = 256 << 20
+"""Bytes: engines count the files of an image, not the blocks of a tar."""
 
 
 def load(client: Any, archive: Path, image_id: str, tell: Tell) -> None:
@@ -67,12 +69,8 @@ def save(client: Any, reference: str, folder: Path | None, tell: Tell) -> Saved:
         ImageMissing: the engine does not have it.
         ImageDiffers: it is not whole.
     """
-    if find_image(client, reference) is None:
-        raise ImageMissing(
-            f"The engine does not have the image {reference}.", "Build or pull it: recipe containers build, pull"
-        )
+    total = _check_here(client, reference)
     client.api.timeout = _SLOW_SECONDS
-    total = int(client.api.inspect_image(reference)["Size"])
     done = 0
 
     def passed(count: int) -> None:
@@ -83,6 +81,19 @@ def save(client: Any, reference: str, folder: Path | None, tell: Tell) -> Saved:
 
     blocks: Iterable[bytes] = client.api.get_image(reference, chunk_size=_BLOCK)
     return read_saved(blocks, folder, passed)
+
+
+def _check_here(client: Any, reference: str) -> int:
+    """Bytes of an image that the engine has.
+
+    Raises:
+        ImageMissing: it does not have it.
+    """
+    if find_image(client, reference) is None:
+        raise ImageMissing(
+            f"The engine does not have the image {reference}.", "Build or pull it: recipe containers build, pull"
+        )
+    return int(client.api.inspect_image(reference)["Size"])
 
 
 def verify(client: Any, locked: LockedImage, tell: Tell) -> None:
@@ -122,13 +133,15 @@ def push(client: Any, reference: str, repository: str, tell: Tell) -> str:
     Raises:
         ImageMissing: the engine does not have it.
         EngineRefused: the registry does not take it.
+        BuildFailed: there is no room for a copy.
     """
     if shutil.which("skopeo") is None:
         return f"{repository}@{_push_by_engine(client, reference, repository, tell)}"
-    with tempfile.TemporaryDirectory(prefix="recipe-push-") as folder:
-        saved = save(client, reference, Path(folder), tell)
+    size = _check_here(client, reference)
+    with work_folder(size + _SPARE_ROOM) as folder:
+        saved = save(client, reference, folder, tell)
         image = Image(saved.config, saved.layers)
-        layout = Path(folder) / "layout"
+        layout = folder / "layout"
         write_layout(image, layout)
         tell("pushing", 0, 0)
         # Registries on this machine need no certificate, as for the engine itself.

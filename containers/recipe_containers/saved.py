@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import posixpath
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _MANIFEST = "manifest.json"
 _SMALL = 1 << 20
+"""Bytes; configurations and manifests are smaller, and are needed whole."""
+_INCOMING = "incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +86,23 @@ def read_saved(blocks: Iterable[bytes], folder: Path | None, passed: Callable[[i
 def _take(stream: IO[bytes] | None, member: tarfile.TarInfo, folder: Path | None) -> tuple[tuple[str, int], bytes]:
     """Digest and size of a member; its bytes too where they are few."""
     assert stream is not None
-    if (member.size <= _SMALL and member.name.startswith("blobs/")) or member.name.endswith(".json"):
-        content = stream.read()
-        return (f"sha256:{hashlib.sha256(content).hexdigest()}", member.size), content
     digest = hashlib.sha256()
-    sink = (folder / "incoming").open("wb") if folder else None
-    while block := stream.read(BLOCK):
-        digest.update(block)
-        if sink:
-            sink.write(block)
+    content = b""
+    with (folder / _INCOMING).open("wb") if folder else io.BytesIO() as sink:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            if folder:
+                sink.write(block)
+            if member.size <= _SMALL:
+                content += block
     name = f"sha256:{digest.hexdigest()}"
-    if sink and folder:
-        sink.close()
-        (folder / "incoming").rename(folder / name)
-    return (name, member.size), b""
+    if folder:
+        (folder / _INCOMING).rename(folder / name)
+    return (name, member.size), content
 
 
 def _target(member: tarfile.TarInfo) -> str:
-    parts = [*member.name.split("/")[:-1], *member.linkname.split("/")]
-    resolved: list[str] = []
-    for part in parts:
-        if part == "..":
-            resolved.pop()
-        elif part != ".":
-            resolved.append(part)
-    return "/".join(resolved)
+    return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
 
 
 def _layer(digest: str, size: int, folder: Path | None) -> Layer:

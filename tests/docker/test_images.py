@@ -34,7 +34,7 @@ from recipe_containers.reference import parse_image
 if TYPE_CHECKING:
     from recipe_containers.definition import Definition
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.network]  # the real image's parts come from the network, once
 _SECONDS_TO_START = 30
 
 

@@ -12,7 +12,6 @@ import pytest
 from tests.unit.containers.made import definition, wheel
 
 from recipe_containers.archive import Image, make_image
-from recipe_containers.build import work_folder
 from recipe_containers.bytecode import Interpreter, compile_libraries, find_interpreter
 from recipe_containers.debian import Base, Package, make_base
 from recipe_containers.definition import DEFINITIONS
@@ -30,6 +29,7 @@ from recipe_containers.public_base import fetch_base
 from recipe_containers.reference import ImageReference
 from recipe_containers.sbom import bill_of_materials
 from recipe_containers.wheels import Wheel
+from recipe_containers.work import work_folder
 
 IMAGE = LockedImage(
     image_id="sha256:" + "1" * 64,
