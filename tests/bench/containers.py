@@ -54,7 +54,8 @@ def _engine() -> Iterator[str]:
     try:
         connect().close()
     except EngineUnavailable:
-        folder = daemon.start()
+        folder = daemon.make_folder()
+        daemon.start(folder)
         try:
             yield daemon.address(folder)
         finally:

@@ -24,45 +24,53 @@ def address(folder: Path) -> str:
     return f"unix://{folder / 'socket'}"
 
 
-def start(data: Path | None = None) -> Path:
-    """Start dockerd.
-
-    Args:
-        data: where images are kept; in the folder where left out.
-
-    Returns:
-        Its folder.
-    """
-    if shutil.which("dockerd") is None or os.geteuid() != 0:
-        pytest.fail(INSTALL, pytrace=False)
-    # A short path: that of a socket has at most 107 bytes. In memory, where there is room for images.
+def make_folder() -> Path:
+    """A folder for a dockerd, in memory where there is room; its path is short, as a socket's has at most 107 bytes."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30
-    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=memory if roomy else None))
+    return Path(tempfile.mkdtemp(prefix="engine-", dir=memory if roomy else None))
+
+
+def start(folder: Path) -> None:
+    """Start dockerd in a folder, or start it again."""
+    if shutil.which("dockerd") is None or os.geteuid() != 0:
+        pytest.fail(INSTALL, pytrace=False)
     command = [
         # A process of nobody: it outlives the test process that comes first.
         *("setsid", "--fork", "dockerd", "--host", address(folder), "--pidfile", str(folder / "pid")),
-        *("--data-root", str(data or folder / "data"), "--exec-root", str(folder / "exec")),
+        *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
         # No test needs a network, and not every machine can make one.
         *("--bridge=none", "--iptables=false", "--ip-forward=false"),
     ]
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("a") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline:
         try:
             connect(address(folder)).close()
-            return folder
         except EngineUnavailable:
             time.sleep(0.1)
+        else:
+            return
     pytest.fail(f"dockerd did not start:\n{(folder / 'log').read_text(encoding='utf-8')[-2000:]}", pytrace=False)
+
+
+def kill(folder: Path) -> None:
+    """End it at once; what it runs is told nothing."""
+    pid = int((folder / "pid").read_text(encoding="utf-8"))
+    os.kill(pid, signal.SIGKILL)
+    _wait_until_gone(pid)
 
 
 def stop(folder: Path) -> None:
     """End it and remove its folder."""
     pid = int((folder / "pid").read_text(encoding="utf-8"))
     os.kill(pid, signal.SIGTERM)
+    _wait_until_gone(pid)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import socket
-import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -20,14 +17,14 @@ import pytest
 from tests.docker.images import built_image, image_archive
 from tests.unit.containers.made import definition, wheel
 
-from recipe_containers.archive import Image, canonical, tag_of, write_archive
+from recipe_containers.archive import tag_of
 from recipe_containers.build import Built, Choices, build
 from recipe_containers.client import connect
 from recipe_containers.engine_images import load, pull, push, save, verify
 from recipe_containers.errors import EngineRefused, ImageDiffers, ImageMissing
 from recipe_containers.image_lock import differences, locked_image
 from recipe_containers.images import find_image
-from recipe_containers.layers import Layer, digest_of
+from recipe_containers.layers import digest_of
 from recipe_containers.progress import silent
 from recipe_containers.reference import parse_image
 
@@ -36,58 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]  # the real image's parts come from the network, once
 _SECONDS_TO_START = 30
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an image registry on loopback, which needs neither certificate nor password."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("registry")
-    config = {
-        "version": 0.1,
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (folder / "config.yml").write_text(json.dumps(config), encoding="utf-8")
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"127.0.0.1:{port}"
-    process.send_signal(signal.SIGTERM)
-    process.wait()
-
-
-@pytest.fixture(scope="module")
-def base(engine_address: str, registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """``name@sha256:…`` of a public base: the Debian of the real image, as the registry gives it out."""
-    folder = tmp_path_factory.mktemp("base")
-    client = connect(engine_address)
-    with tarfile.open(image_archive(built_image(client))) as archive:
-        # The archive begins with the lowest layer.
-        first = archive.next()
-        assert first is not None
-        stream = archive.extractfile(first)
-        assert stream is not None
-        (folder / "base.tar").write_bytes(stream.read())
-    layer = Layer(folder / "base.tar", digest_of(folder / "base.tar"), first.size, "")
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}
-    image = Image(canonical({**config, "config": {}}), (layer,))
-    with (folder / "archive.tar").open("wb") as target:
-        write_archive(image, "recipe-test-base:1", target, silent)
-    load(client, folder / "archive.tar", image.image_id, silent)
-    reference = push(client, image.image_id, f"{registry}/base", silent)
-    client.images.remove(image.image_id, force=True)
-    client.close()
-    return reference
 
 
 @pytest.fixture(scope="module")

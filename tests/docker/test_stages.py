@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from tests import tiny
+from tests.docker.conftest import LONG
+from tests.docker.going_on import goes_on
 from tests.e2e.engine import Finished, Workspace, digests, write_plugin, write_workspace
 
 from recipe_engine.runners.container import HOME_LABEL
@@ -18,7 +20,6 @@ pytestmark = pytest.mark.slow
 PLUGIN = (Path(__file__).parent / "probes.py").read_text(encoding="utf-8")
 EVALUATIONS = "[evaluate.perplexity]\n\n[evaluate.exact_match]\nmax_new_tokens = 8\n"
 SAMPLES = "\n[evaluate.samples]\ncount = 2\nmax_new_tokens = 8\n"
-LONG = ("epochs = 2", "epochs = 30")
 
 
 def probe(workspace: Workspace, name: str) -> Workspace:
@@ -110,22 +111,6 @@ def test_a_training_that_is_stopped_goes_on(boxed: Workspace, long_on_host: Fini
     running.signal(number)
     assert running.finish().code == (130 if number == signal.SIGINT else -number)
     goes_on(boxed, long_on_host)
-
-
-def goes_on(workspace: Workspace, expected: Finished) -> None:
-    done = workspace.run()
-    texts = [event["text"] for event in done.events if event["type"] == "node_message"]
-    assert any(text.startswith("going on from the checkpoint of step ") for text in texts)
-    assert digests(done.result) == digests(expected.result)
-    assert workspace.leftovers() == []
-
-
-@pytest.fixture(scope="module")
-def long_on_host(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Finished:
-    """A longer training in a process of this machine."""
-    workspace = write_workspace(tmp_path_factory.mktemp("long") / "space", model)
-    workspace.edit(*LONG)
-    return workspace.run()
 
 
 def test_names_that_a_shell_would_read(tmp_path: Path, model: Path, image: str, engine: Any) -> None:
