@@ -41,13 +41,13 @@ class Choices:
     Attributes:
         output: folder for the archive and the bill of materials.
         base: a public image to build on, fetched by the engine; ``None`` for Debian made here.
-        mirror: of Debian; ``""`` for this machine's usual one.
+        mirrors: of Debian, as lines of ``sources.list``; none for the usual ones.
         wheels: folder that keeps the files of libraries between builds.
     """
 
     output: Path
     base: ImageReference | None = None
-    mirror: str = ""
+    mirrors: tuple[str, ...] = ()
     wheels: Path | None = None
 
 
@@ -83,7 +83,7 @@ def build(definition: Definition, choices: Choices, tell: Tell) -> Built:
     wheels = fetch(definition, choices.wheels or cache_folder() / "wheels", tell)
     choices.output.mkdir(parents=True, exist_ok=True)
     with work_folder(_BASE_ROOM + _ROOM * sum(wheel.path.stat().st_size for wheel in wheels)) as work:
-        base = fetch_base(choices.base, work, tell) if choices.base else make_base(work, choices.mirror, tell)
+        base = fetch_base(choices.base, work, tell) if choices.base else make_base(work, choices.mirrors, tell)
         image = _assemble(definition, base, wheels, work, tell)
         return _write(definition, image, base, wheels, choices.output, tell)
 

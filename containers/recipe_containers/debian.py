@@ -15,6 +15,7 @@ from recipe_containers.errors import BuildFailed
 from recipe_containers.layers import Layer, LayerWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from recipe_containers.progress import Tell
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 _LISTS = "var/lib/apt/lists/"
 _STATUS = "var/lib/dpkg/status"
 # Files of this machine (its name, resolver, mirror), of this moment (logs, locks, caches), copies of older states.
-_DROPPED_FILES = frozenset({"etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/apt/sources.list", ".dockerenv"})
+_DROPPED_FILES = frozenset(
+    {
+        *("etc/hostname", "etc/resolv.conf", "etc/machine-id", ".dockerenv"),
+        *("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap"),
+    }
+)
 _EMPTIED_FOLDERS = (
     *("dev/", "proc/", "sys/", "run/", "tmp/", "var/log/", "var/tmp/", "var/cache/", _LISTS),
     "etc/apt/sources.list.d/",
@@ -69,12 +75,12 @@ def can_make_base() -> bool:
     return shutil.which("mmdebstrap") is not None
 
 
-def make_base(work: Path, mirror: str, tell: Tell) -> Base:
+def make_base(work: Path, mirrors: Sequence[str], tell: Tell) -> Base:
     """Install a minimal Debian with the packages of ``base.packages``.
 
     Args:
         work: an empty folder; needs a gigabyte.
-        mirror: address of a mirror, such as one of snapshot.debian.org; ``""`` for this machine's usual one.
+        mirrors: lines as in ``sources.list``, such as those of snapshot.debian.org; none for Debian's usual mirror.
         tell: is told the steps.
 
     Raises:
@@ -87,7 +93,9 @@ def make_base(work: Path, mirror: str, tell: Tell) -> Base:
     command = [
         *("mmdebstrap", "--variant=minbase", "--format=tar", "--skip=cleanup/apt/lists"),
         *(f"--include={name}" for name in base_packages()),
-        *(SUITE, str(raw), *([mirror] if mirror else [])),
+        # Mirrors of a day in the past say that they have expired.
+        *(('--aptopt=Acquire::Check-Valid-Until "false"',) if mirrors else ()),
+        *(SUITE, str(raw), *mirrors),
     ]
     _run(command, {"SOURCE_DATE_EPOCH": str(CREATED), "TMPDIR": str(work)}, tell)
     base = scrub(raw, work / "base.tar", tell)

@@ -11,15 +11,21 @@ from recipe_containers.errors import BuildFailed
 from recipe_containers.progress import silent
 
 pytestmark = pytest.mark.slow
+USUAL = (
+    "deb http://deb.debian.org/debian bookworm main",
+    "deb http://deb.debian.org/debian bookworm-updates main",
+    "deb http://security.debian.org/debian-security bookworm-security main",
+)
+"""What mmdebstrap takes where no mirror is named."""
 
 
 @pytest.mark.network
 def test_made_twice_it_is_the_same(tmp_path: Path) -> None:
     digests = []
-    for name in ("one", "two"):
+    for name, mirrors in (("one", ()), ("two", USUAL)):
         work = tmp_path / name
         work.mkdir()
-        base = make_base(work, "", silent)
+        base = make_base(work, mirrors, silent)
         digests.append(base.layers[0].digest)
         assert all(package.sha256 for package in base.packages)
         base.layers[0].path.unlink()
@@ -28,4 +34,4 @@ def test_made_twice_it_is_the_same(tmp_path: Path) -> None:
 
 def test_a_mirror_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"mmdebstrap could not install Debian: .*--base"):
-        make_base(tmp_path, "http://127.0.0.1:9/debian", silent)
+        make_base(tmp_path, ["deb http://127.0.0.1:9/debian bookworm main"], silent)

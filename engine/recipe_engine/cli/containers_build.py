@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     metavar="NAME@sha256:…",
     help="Build on this public image, which the engine fetches, instead of on a Debian that is installed here.",
 )
-@click.option("--mirror", metavar="URL", default="", help="Of Debian, such as one of snapshot.debian.org.")
+@click.option(
+    "--mirror",
+    "mirrors",
+    metavar="LINE",
+    multiple=True,
+    help="Of Debian, as in sources.list, such as one of snapshot.debian.org. Can be given several times.",
+)
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check the lock and say what would be fetched; build nothing.")
 @click.option("--dockerfile", is_flag=True, help="Print a Dockerfile, which is not reproducible; build nothing.")
 @json_option
-def command(name: str, base: str | None, mirror: str, output: Path | None, **flags: bool) -> int:
+def command(name: str, base: str | None, mirrors: tuple[str, ...], output: Path | None, **flags: bool) -> int:
     """Build an image: Debian and libraries pinned by sha256, the same bytes each time.
 
     The image is compared with the locked one, and every difference is named; exit code 6 where there is one. The engine
@@ -51,7 +57,7 @@ def command(name: str, base: str | None, mirror: str, output: Path | None, **fla
         return 0
     if flags["dry_run"]:
         return _dry_run(definition, as_json=flags["as_json"])
-    built = _build(definition, _choices(base, mirror, output), load=flags["load"])
+    built = _build(definition, _choices(base, mirrors, output), load=flags["load"])
     differences = _compare(name, built.locked, update=flags["update_lock"])
     if flags["as_json"]:
         print_json(_built_json(name, built, differences, loaded=flags["load"]))
@@ -60,7 +66,7 @@ def command(name: str, base: str | None, mirror: str, output: Path | None, **fla
     return 6 if differences else 0
 
 
-def _choices(base: str | None, mirror: str, output: Path | None) -> Choices:
+def _choices(base: str | None, mirrors: tuple[str, ...], output: Path | None) -> Choices:
     from recipe_containers import UnpinnedImage, parse_image
     from recipe_containers.build import Choices, cache_folder
     from recipe_engine.errors import InvalidArguments
@@ -69,7 +75,7 @@ def _choices(base: str | None, mirror: str, output: Path | None) -> Choices:
         reference = parse_image(base) if base else None
     except UnpinnedImage as error:
         raise InvalidArguments(f"--base {base} is not one image: {error}.", "Name its digest.") from None
-    return Choices(output or cache_folder() / "images", reference, mirror)
+    return Choices(output or cache_folder() / "images", reference, mirrors)
 
 
 def _build(definition: Definition, choices: Choices, *, load: bool) -> Built:

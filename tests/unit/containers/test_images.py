@@ -128,7 +128,7 @@ def test_a_base_that_only_this_machine_has(tmp_path: Path) -> None:
 def test_without_debians_tool_a_public_base_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildFailed, match=r"apt-get install mmdebstrap.*--base"):
-        make_base(tmp_path, "", silent)
+        make_base(tmp_path, (), silent)
 
 
 def test_an_interpreter_that_does_not_run_here(tmp_path: Path) -> None:
