@@ -23,7 +23,7 @@ UV_OPTIONS := --quiet --generate-hashes --no-header --no-annotate --python-versi
 	--python-platform x86_64-manylinux_2_28 --constraint $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all fmt lint type imports bench fuzz kills docs locks check clean
+.PHONY: help system setup quickstart test test-all fmt lint type imports bench fuzz kills docs locks check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
 		--editable '.[docker,nf4,postgres,s3]' --group dev
 	@touch $@
+
+SERVERS := docker.io docker-registry mmdebstrap postgresql skopeo
+system: ## Install the programs of servers that the tests start (Debian, as root)
+	@dpkg-query --show $(SERVERS) > /dev/null 2>&1 || { apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SERVERS) > /dev/null; }
 
 quickstart: setup ## Fine-tune a first model: recipes/quickstart.toml
 	@$(BIN)/recipe run recipes/quickstart.toml
