@@ -43,15 +43,14 @@ class Perplexity(_Evaluation):
         return StageResult(metrics={"loss": loss, "perplexity": perplexity}, facts={"tokens": tokens})
 
 
-class ExactMatch(_Evaluation):
-    """Greedy answers against references, character by character; outer white space is ignored."""
+class Answers(_Evaluation):
+    """Greedy answers to all rows, for the metrics that measure them."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``exact_match``, from 0 to 1; the number of rows is a fact."""
+        """Answers only; the number of rows is a fact."""
         rows = _rows(request)
-        answers = _answers(request, rows, request.options.batch_size)
-        matches = [answer == row.reference.strip() for answer, row in zip(answers, rows, strict=True)]
-        return StageResult(metrics={"exact_match": sum(matches) / len(rows)}, facts={"rows": len(rows)})
+        _answer(request, rows, request.options.batch_size)
+        return StageResult(facts={"rows": len(rows)})
 
 
 class Samples(_Evaluation):
@@ -60,11 +59,11 @@ class Samples(_Evaluation):
     def run(self, request: StageRequest) -> StageResult:
         """Answers only; the number of rows is a fact."""
         rows = _rows(request)[: request.options.count]
-        _answers(request, rows, batch_size=len(rows))
+        _answer(request, rows, batch_size=len(rows))
         return StageResult(facts={"rows": len(rows)})
 
 
-def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[str]:
+def _answer(request: StageRequest, rows: list[Row], batch_size: int) -> None:
     if not all(row.question for row in rows):
         raise DataRejected(
             f"{request.node}: its data set has rows without a question, so there is nothing to answer.",
@@ -78,13 +77,11 @@ def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[st
         batch_size=batch_size,
         progress=lambda done, total: request.reporter.progress(done, total, "rows"),
     )
-    stripped = [answer.strip() for answer in answers]
     entries = (
-        {"row": row.number, "question": row.question, "reference": row.reference.strip(), "answer": answer}
-        for row, answer in zip(rows, stripped, strict=True)
+        {"row": row.number, "question": row.question, "reference": row.reference.strip(), "answer": answer.strip()}
+        for row, answer in zip(rows, answers, strict=True)
     )
     write_answers(request.output, entries)
-    return stripped
 
 
 def _rows(request: StageRequest) -> list[Row]:
