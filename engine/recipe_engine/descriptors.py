@@ -115,8 +115,10 @@ class Method:
         new_tokens: what an adapt method adds to the tokenizer: the data is prepared with them, and the model that the
             method gets has a row for each.
         answers: the options of the built-in method ``answers`` whose artifact an evaluate method measures, as
-            ``request.inputs.artifacts["answers"]``; after training, ``["before"]`` is its own artifact of the base
-            model. Methods that want the same answers share them. ``None`` where it gets the model itself.
+            ``request.inputs.artifacts["answers"]``. Methods that want the same answers share them. ``None`` where it
+            gets the model itself.
+        compares: whether an evaluate method gets its own artifact of the base model, after the training, as
+            ``request.inputs.artifacts["before"]``.
         payload: what a push method publishes: the result of the training, or that merged into the base.
     """
 
@@ -140,6 +142,7 @@ class Method:
     devices: Callable[[Any], frozenset[Device]] = runs_anywhere
     new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
     answers: Callable[[Any], Any] = asks_the_model
+    compares: bool = False
     payload: Callable[[Any], Payload] = publishes_adapters
 
 

@@ -266,8 +266,9 @@ class _Part:
             if wanted is not None:
                 answers = self._answers(wanted, side, model)
                 nodes.setdefault(answers.id, answers)
-                before = {"before": f"{self._prefix}evaluate.{table.instance}@base"} if side == "result" else {}
-                inputs = {"answers": answers.id, **before}
+                inputs = {"answers": answers.id}
+            if side == "result" and self._method(table).compares:
+                inputs["before"] = f"{self._prefix}evaluate.{table.instance}@base"
             node = self._stage(table, f"evaluate.{table.instance}@{side}", inputs=inputs)
             nodes[node.id] = node
         return list(nodes.values())

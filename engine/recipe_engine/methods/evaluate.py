@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
+from recipe_engine.methods.metrics.measures import Surprise
+from recipe_engine.methods.metrics.result import result_of
 from recipe_engine.training.generation import Decoding, greedy
-from recipe_engine.training.loss import mean_loss
+from recipe_engine.training.row_loss import row_losses
 from recipe_engine.training.rows import Row, end_tokens, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer
 
@@ -29,18 +30,15 @@ class Perplexity(_Evaluation):
     """Loss of the supervised tokens, each counted once, and its exponential."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens is a fact."""
-        rows, tokenizer = _rows(request), _tokenizer(request)
-        loss, tokens = mean_loss(
+        """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens and the comparison are facts."""
+        counts = row_losses(
             request.inputs.model,
-            rows,
+            _rows(request),
             request.options.batch_size,
-            tokenizer.pad_token_id,
+            _tokenizer(request).pad_token_id,
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )
-        # An untrained model can be worse than any float.
-        perplexity = math.exp(loss) if loss < math.log(1e300) else 1e300
-        return StageResult(metrics={"loss": loss, "perplexity": perplexity}, facts={"tokens": tokens})
+        return result_of(request, Surprise(), counts, tokens=sum(tokens for _, tokens in counts))
 
 
 class Answers(_Evaluation):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,34 @@ def test_samples_are_the_first_rows(tmp_path: Path, bases: dict[str, Path], data
     assert [answer["question"] for answer in read_answers(request.output)] == [
         row.question for row in read_rows(data["eval"])[:2]
     ]
+
+
+def test_perplexity_before_and_after(tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]) -> None:
+    """Each row's own loss; a row is won where it falls."""
+    from recipe_engine.methods.evaluate import Perplexity
+    from recipe_engine.training.loss import mean_loss
+
+    model = tiny.load_model(bases["llama"])
+    rows = read_rows(data["eval"])
+    base = evaluation(tmp_path, "perplexity", model, bases["llama"], data["eval"])
+    before = Perplexity().run(base)
+    loss, tokens = mean_loss(model, rows, 3, 0, lambda _done, _total: None)
+    assert before.metrics["loss"] == pytest.approx(loss, rel=1e-6)
+    assert before.facts == {"tokens": tokens}
+
+    with torch.no_grad():
+        model.lm_head.weight *= 0.5
+    request = evaluation(tmp_path, "perplexity", model, bases["llama"], data["eval"])
+    inputs = dataclasses.replace(request.inputs, artifacts={"before": base.output})
+    after = Perplexity().run(dataclasses.replace(request, inputs=inputs))
+    alone = [mean_loss(model, [row], 1, 0, lambda _done, _total: None)[0] for row in rows]
+    told = json.loads((request.output / "counts.json").read_text())
+    assert [total / count for total, count in told] == pytest.approx(alone, rel=1e-5)
+    earlier = json.loads((base.output / "counts.json").read_text())
+    won = sum(new < old for (new, _), (old, _) in zip(told, earlier, strict=True))
+    found = after.facts["comparison"]["loss"]
+    assert found["difference"] == after.metrics["loss"] - before.metrics["loss"]
+    assert (found["wins"], found["losses"], found["ties"]) == (won, 4 - won, 0)
 
 
 def test_perplexity_of_a_hopeless_model_is_a_number(

@@ -30,21 +30,21 @@ def compare(
 
     Returns:
         For each name of the metric: ``difference`` (after - before), ``low`` and ``high`` of its 95 % interval
-        (``None`` of one row), and in how many rows the answer became better (``wins``), worse (``losses``) or neither
-        (``ties``).
+        (``None`` of one row), and how many rows became better (``wins``), worse (``losses``) or neither (``ties``).
     """
     rows = len(before)
-    first, last = measure.values(_sum(before), rows), measure.values(_sum(after), rows)
-    low, high = _interval(measure, before, after, seed) if rows > 1 else ([None] * len(first), [None] * len(first))
-    pairs = [(measure.of_row(old), measure.of_row(new)) for old, new in zip(before, after, strict=True)]
+    first, last = measure.values(sum_of(before), rows), measure.values(sum_of(after), rows)
+    lows, highs = _interval(measure, before, after, seed) if rows > 1 else ([None] * len(first), [None] * len(first))
+    worse, better = (after, before) if measure.lower_is_better else (before, after)
+    pairs = [(measure.of_row(low), measure.of_row(high)) for low, high in zip(worse, better, strict=True)]
     return {
         name: {
             "difference": last[index] - first[index],
-            "low": low[index],
-            "high": high[index],
-            "wins": sum(new[index] > old[index] for old, new in pairs),
-            "losses": sum(new[index] < old[index] for old, new in pairs),
-            "ties": sum(new[index] == old[index] for old, new in pairs),
+            "low": lows[index],
+            "high": highs[index],
+            "wins": sum(high[index] > low[index] for low, high in pairs),
+            "losses": sum(high[index] < low[index] for low, high in pairs),
+            "ties": sum(high[index] == low[index] for low, high in pairs),
         }
         for index, name in enumerate(measure.names)
     }
@@ -69,5 +69,6 @@ def _interval(
     return low.tolist(), high.tolist()
 
 
-def _sum(rows: Sequence[Sequence[float]]) -> list[float]:
+def sum_of(rows: Sequence[Sequence[float]]) -> list[float]:
+    """The sums of what was counted, over the rows."""
     return [sum(column) for column in zip(*rows, strict=True)]

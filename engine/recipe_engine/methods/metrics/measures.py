@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from recipe_engine.methods.metrics.words import shared_words, words
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from recipe_engine.methods.metrics import options
 
+_LARGEST = 1e300
 ROUGES = ("rouge1", "rouge2", "rougeL")
 
 
@@ -20,20 +22,51 @@ class Measure(Protocol):
 
     Attributes:
         names: of its values.
-        facts: for the run record.
+        lower_is_better: whether a value that falls is a win.
     """
 
     names: tuple[str, ...]
-    facts: Mapping[str, Any]
-
-    def count(self, answers: Sequence[str], references: Sequence[str]) -> list[list[float]]:
-        """What is counted of each row: (rows, counts)."""
+    lower_is_better: bool
 
     def values(self, sums: Sequence[float], rows: int) -> Sequence[float]:
         """A value for each name, from the sums over a number of rows."""
 
     def of_row(self, counts: Sequence[float]) -> Sequence[float]:
         """A value for each name of one row alone, to tell which of two answers is better."""
+
+
+class AnswerMeasure(Measure, Protocol):
+    """A metric over answers.
+
+    Attributes:
+        facts: for the run record.
+    """
+
+    facts: Mapping[str, Any]
+
+    def count(self, answers: Sequence[str], references: Sequence[str]) -> list[list[float]]:
+        """What is counted of each row: (rows, counts)."""
+
+
+class Surprise:
+    """Loss of the right answers in nats a token, each token counted once, and its exponential.
+
+    What is counted of a row is the sum of its losses, and their number.
+    """
+
+    names: tuple[str, ...] = ("loss", "perplexity")
+    lower_is_better = True
+
+    def values(self, sums: Sequence[float], rows: int) -> Sequence[float]:
+        """See :class:`Measure`."""
+        del rows
+        return self.of_row(sums)
+
+    def of_row(self, counts: Sequence[float]) -> Sequence[float]:
+        """See :class:`Measure`."""
+        loss = counts[0] / counts[1]
+        # An untrained model can be worse than any float.
+        return [loss, math.exp(loss) if loss < math.log(_LARGEST) else _LARGEST]
 
 
 class Mean:
@@ -44,6 +77,7 @@ class Mean:
         of_pair: gives them for answer and reference.
     """
 
+    lower_is_better = False
     facts: Mapping[str, Any] = {}
 
     def __init__(self, names: tuple[str, ...], of_pair: Callable[[str, str], Sequence[float]]) -> None:
@@ -51,7 +85,7 @@ class Mean:
         self._of_pair = of_pair
 
     def count(self, answers: Sequence[str], references: Sequence[str]) -> list[list[float]]:
-        """See :class:`Measure`."""
+        """See :class:`AnswerMeasure`."""
         return [[*self._of_pair(answer, wanted)] for answer, wanted in zip(answers, references, strict=True)]
 
     def values(self, sums: Sequence[float], rows: int) -> Sequence[float]:
@@ -72,6 +106,8 @@ class Sacrebleu:
         of_one: the same for single rows.
     """
 
+    lower_is_better = False
+
     def __init__(self, name: str, metric: Any, of_one: Any) -> None:
         self.names: tuple[str, ...] = (name,)
         self.facts: Mapping[str, Any] = {}
@@ -79,7 +115,7 @@ class Sacrebleu:
         self._of_one = of_one
 
     def count(self, answers: Sequence[str], references: Sequence[str]) -> list[list[float]]:
-        """See :class:`Measure`; the signature becomes a fact."""
+        """See :class:`AnswerMeasure`; the signature becomes a fact."""
         # What sacrebleu's own paired test is made of; sentence_score and corpus_score are the two in one call.
         counts = self._metric._extract_corpus_statistics(answers, [references])  # noqa: SLF001 -- see above
         self.facts = {"signature": str(self._metric.get_signature())}
@@ -99,24 +135,24 @@ def _score(metric: Any, counts: Sequence[float]) -> float:
     return float(metric._compute_score_from_stats([int(count) for count in counts]).score)  # noqa: SLF001 -- as above
 
 
-def exact_match(chosen: options.EvaluateExactMatch) -> Measure:
+def exact_match(chosen: options.EvaluateExactMatch) -> AnswerMeasure:
     """Equal or not."""
     if chosen.normalize:
         return Mean(("exact_match",), lambda answer, wanted: [float(words(answer) == words(wanted))])
     return Mean(("exact_match",), lambda answer, wanted: [float(answer.strip() == wanted.strip())])
 
 
-def f1(_chosen: options.EvaluateF1) -> Measure:
+def f1(_chosen: options.EvaluateF1) -> AnswerMeasure:
     """Shared words."""
     return Mean(("f1",), lambda answer, wanted: [shared_words(answer, wanted)])
 
 
-def json_valid(_chosen: options.EvaluateJsonValid) -> Measure:
+def json_valid(_chosen: options.EvaluateJsonValid) -> AnswerMeasure:
     """JSON or not."""
     return Mean(("json_valid",), lambda answer, _wanted: [float(_is_json(answer))])
 
 
-def bleu(chosen: options.EvaluateBleu) -> Measure:
+def bleu(chosen: options.EvaluateBleu) -> AnswerMeasure:
     """The BLEU of sacrebleu; of one row, orders that it is too short for do not count."""
     from sacrebleu.metrics import BLEU
 
@@ -124,7 +160,7 @@ def bleu(chosen: options.EvaluateBleu) -> Measure:
     return Sacrebleu("bleu", BLEU(**given), BLEU(**given, effective_order=True))
 
 
-def chrf(chosen: options.EvaluateChrf) -> Measure:
+def chrf(chosen: options.EvaluateChrf) -> AnswerMeasure:
     """The chrF of sacrebleu."""
     from sacrebleu.metrics import CHRF
 
@@ -132,7 +168,7 @@ def chrf(chosen: options.EvaluateChrf) -> Measure:
     return Sacrebleu("chrf", metric, metric)
 
 
-def rouge(chosen: options.EvaluateRouge) -> Measure:
+def rouge(chosen: options.EvaluateRouge) -> AnswerMeasure:
     """F-measures of rouge-score."""
     from rouge_score.rouge_scorer import RougeScorer
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import read_answers
 from recipe_engine.methods.metrics import measures
-from recipe_engine.methods.metrics.compare import compare
+from recipe_engine.methods.metrics.result import result_of
 from recipe_engine.methods.metrics.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from recipe_engine.methods.metrics.measures import Measure
+    from recipe_engine.contract import StageRequest, StageResult
+    from recipe_engine.methods.metrics.measures import AnswerMeasure
 
-COUNTS_FILE = "counts.json"
 _MAX_NAMED = 10
 
 
@@ -26,7 +24,7 @@ class _Metric:
     """Measures the answers of its input ``answers``; compares with its input ``before``, where there is one."""
 
     needs_references = True
-    measure: Callable[[Any], Measure]
+    measure: Callable[[Any], AnswerMeasure]
 
     def run(self, request: StageRequest) -> StageResult:
         """Metrics: the names of its measure. Facts: the number of rows, and how it compares with the base model."""
@@ -35,14 +33,8 @@ class _Metric:
             _check_references(request, rows)
         measure = self.measure(request.options)
         counts = measure.count([row["answer"] for row in rows], [row["reference"] for row in rows])
-        (request.output / COUNTS_FILE).write_text(json.dumps(counts) + "\n", encoding="utf-8")
-        sums = [sum(column) for column in zip(*counts, strict=True)]
-        metrics = dict(zip(measure.names, measure.values(sums, len(rows)), strict=True))
-        facts: dict[str, Any] = {"rows": len(rows), **measure.facts}
-        if "before" in request.inputs.artifacts:
-            facts["comparison"] = compare(measure, _counts(request), counts, request.seed)
         request.reporter.progress(len(rows), len(rows), "rows")
-        return StageResult(metrics=metrics, facts=facts)
+        return result_of(request, measure, counts, rows=len(rows), **measure.facts)
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """Nothing is live."""
@@ -94,13 +86,6 @@ class JsonValid(_Metric):
 
     needs_references = False
     measure = staticmethod(measures.json_valid)
-
-
-def _counts(request: StageRequest) -> list[list[float]]:
-    """What was counted of the base model's answers."""
-    text = (request.inputs.artifacts["before"] / COUNTS_FILE).read_text(encoding="utf-8")
-    counts: list[list[float]] = json.loads(text)
-    return counts
 
 
 def _check_references(request: StageRequest, rows: Sequence[dict[str, Any]]) -> None:
