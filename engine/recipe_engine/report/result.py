@@ -71,12 +71,15 @@ CHANGE_COLUMNS = ("change, 95 % interval", "better/worse/equal")
 
 def change_words(comparison: Mapping[str, Any]) -> str:
     """A difference and its interval, such as ``+0.12 (+0.05 … +0.19)``; one row has no interval."""
-    difference = f"{comparison['difference']:+.3g}"
-    if comparison["low"] is None:
-        return difference
-    return f"{difference} ({comparison['low']:+.3g} … {comparison['high']:+.3g})"
+    difference, low, high = (_signed(comparison[name]) for name in ("difference", "low", "high"))
+    return f"{difference} ({low} … {high})" if comparison["low"] is not None else difference
 
 
 def rows_words(comparison: Mapping[str, Any]) -> str:
     """In how many rows the answer became better, worse or neither, such as ``12/3/45``."""
     return f"{comparison['wins']}/{comparison['losses']}/{comparison['ties']}"
+
+
+def _signed(value: float | str | None) -> str:
+    """In a run record, a number that JSON cannot hold is text."""
+    return f"{value:+.3g}" if isinstance(value, int | float) else str(value)
