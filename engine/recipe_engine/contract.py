@@ -202,7 +202,8 @@ class Inputs:
         model: the live model (adapt, train, evaluate). A stage that only reads it leaves it as it was.
         tokenizer: folder of the tokenizer (train, evaluate, push).
         data: prepared data sets by role: folders that ``recipe_engine.training.rows.read_rows`` reads.
-        artifacts: folders of other artifacts by role: the ``adapter`` that a base model brings.
+        artifacts: folders of other artifacts by role: the ``adapter`` that a base model brings; the ``answers`` that
+            a metric measures, and its own artifact ``before`` the training.
         base: what the base model is called in configurations and cards; never a local path.
     """
 

@@ -73,6 +73,11 @@ def adds_no_tokens(_options: Any) -> tuple[str, ...]:
     return ()
 
 
+def asks_the_model(_options: Any) -> Any:
+    """The default of :attr:`Method.answers`: an evaluation gets the model."""
+    return None
+
+
 def publishes_adapters(_options: Any) -> Payload:
     """The default of :attr:`Method.payload`: what the training made, as it is."""
     return "adapter"
@@ -109,6 +114,11 @@ class Method:
         devices: where it can run with these options.
         new_tokens: what an adapt method adds to the tokenizer: the data is prepared with them, and the model that the
             method gets has a row for each.
+        answers: the options of the built-in method ``answers`` whose artifact an evaluate method measures, as
+            ``request.inputs.artifacts["answers"]``. Methods that want the same answers share them. ``None`` where it
+            gets the model itself.
+        compares: whether an evaluate method gets its own artifact of the base model, after the training, as
+            ``request.inputs.artifacts["before"]``.
         payload: what a push method publishes: the result of the training, or that merged into the base.
     """
 
@@ -131,6 +141,8 @@ class Method:
     check_model: Callable[[Any, ModelOutline], Sequence[tuple[str, str, str]]] = fits_every_model
     devices: Callable[[Any], frozenset[Device]] = runs_anywhere
     new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
+    answers: Callable[[Any], Any] = asks_the_model
+    compares: bool = False
     payload: Callable[[Any], Payload] = publishes_adapters
 
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.model import StageTable
 from recipe_engine.options import non_default, to_table
 from recipe_engine.training.reading import reading_packages
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recipe_engine.descriptors import Method
-    from recipe_engine.model import DataSet, Recipe, StageContainer, StageTable
+    from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
 _TOKENIZER_REVISION = 1
@@ -257,18 +258,31 @@ class _Part:
         )
 
     def _evaluations(self, side: str, model: str) -> list[Node]:
-        return [
-            self._stage(table, f"evaluate.{table.instance}@{side}", inputs={"model": model})
-            for table in self._recipe.evaluate
-        ]
+        """The evaluations of a model, each after the answers that it measures; equal answers are given once."""
+        nodes: dict[str, Node] = {}
+        for table in self._recipe.evaluate:
+            wanted = self._method(table).answers(table.options)
+            inputs = {"model": model}
+            if wanted is not None:
+                answers = self._answers(wanted, side, model)
+                nodes.setdefault(answers.id, answers)
+                inputs = {"answers": answers.id}
+            if side == "result" and self._method(table).compares:
+                inputs["before"] = f"{self._prefix}evaluate.{table.instance}@base"
+            node = self._stage(table, f"evaluate.{table.instance}@{side}", inputs=inputs)
+            nodes[node.id] = node
+        return list(nodes.values())
+
+    def _answers(self, wanted: Any, side: str, model: str) -> Node:
+        name = f"{wanted.data}-{wanted.max_new_tokens}x{wanted.batch_size}"
+        table = StageTable("evaluate", name, "answers", wanted)
+        return self._stage(table, f"answers.{name}@{side}", inputs={"model": model})
 
     def _stage(self, table: StageTable, node_id: str, **given: Any) -> Node:
         method = self._method(table)
         inputs = dict(given.pop("inputs", {}))
-        if table.stage not in ("load", "adapt"):
-            inputs["tokenizer"] = "tokenizer"
-        for role, data_set in method.data(table.options).items():
-            inputs[f"data.{role}"] = f"{self._prefix}prepare.{data_set}"
+        if "answers" not in inputs:
+            inputs.update(self._reads(table, method))
         return Node(
             id=f"{self._prefix}{node_id}",
             stage=table.stage,
@@ -285,6 +299,12 @@ class _Part:
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,
         )
+
+    def _reads(self, table: StageTable, method: Method) -> dict[str, str]:
+        """The tokenizer and the data sets of a stage, by role."""
+        tokenizer = {"tokenizer": "tokenizer"} if table.stage not in ("load", "adapt") else {}
+        data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in method.data(table.options).items()}
+        return tokenizer | data
 
     def _method(self, table: StageTable) -> Method:
         return self._catalogue.methods[table.stage, table.method].descriptor

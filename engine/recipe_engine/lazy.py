@@ -50,15 +50,12 @@ def bugs_named(plugin: str) -> Iterator[None]:
         raise failed from error
 
 
-def check_versions(requirements: Iterable[Requirement], plugin: str = "") -> None:
-    """Whether the packages are installed in versions that will do. Imports none of them.
+def unmet(requirements: Iterable[Requirement], plugin: str = "") -> Iterator[UnfitEnvironment]:
+    """An error for each package that is not installed in a version that will do. Imports none of them.
 
     Args:
         requirements: what is needed.
         plugin: the distribution that needs it; ``""`` for the engine, which has an extra for everything.
-
-    Raises:
-        UnfitEnvironment: for the first that is not, with the command that installs it.
     """
     for needed in requirements:
         wanted = f"{needed.package}{needed.specifier}" if plugin else f"recipe-engine[{needed.extra}]"
@@ -66,9 +63,10 @@ def check_versions(requirements: Iterable[Requirement], plugin: str = "") -> Non
         try:
             found = version(needed.package)
         except PackageNotFoundError:
-            raise UnfitEnvironment(f"{needed.package} is not installed.", command) from None
+            yield UnfitEnvironment(f"{needed.package} is not installed.", command)
+            continue
         if needed.specifier and not _satisfies(found, needed.specifier):
-            raise UnfitEnvironment(f"{needed.package} {found} is installed, {needed.specifier} is needed.", command)
+            yield UnfitEnvironment(f"{needed.package} {found} is installed, {needed.specifier} is needed.", command)
 
 
 def check_symbols(requirements: Iterable[Requirement]) -> None:

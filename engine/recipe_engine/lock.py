@@ -179,11 +179,11 @@ def hardware(recipe: Recipe, locked_threads: int | None = None) -> Hardware:
     device = recipe.top.device
     if device != "cpu":
         contained = recipe.container is not None and recipe.container.image is not None
-        missing = _why_no_cuda(torch_is_here=not contained)
+        missing = why_no_cuda(torch_is_here=not contained)
         if missing and device == "cuda":
             raise UnfitEnvironment(f"the recipe asks for a GPU, but {missing}.", 'Write device = "cpu".')
         device = "cpu" if missing else "cuda"
-    flags = _cpu_flags() if device == "cpu" else ()
+    flags = cpu_flags() if device == "cpu" else ()
     return Hardware(device, recipe.top.threads or locked_threads or physical_cores(), flags)
 
 
@@ -192,6 +192,33 @@ def physical_cores() -> int:
     allowed = os.sched_getaffinity(0)
     cores = {_core_of(cpu) for cpu in allowed}
     return max(len(cores), 1)
+
+
+def why_no_cuda(*, torch_is_here: bool) -> str:
+    """Why there is no usable GPU, ``""`` where there is one; without importing torch."""
+    if not Path("/proc/driver/nvidia/version").exists():
+        return "this machine has no NVIDIA driver"
+    if not torch_is_here:
+        return ""
+    try:
+        version = distribution("torch").version
+    except PackageNotFoundError:
+        return "torch is not installed"
+    return f"torch {version} is a build without CUDA" if "+cpu" in version else ""
+
+
+@cache
+def cpu_flags() -> tuple[str, ...]:
+    """Instruction sets that can change a sum, as Linux names them, sorted."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return tuple(sorted(flag for flag in value.split() if flag.startswith(_NUMERIC_FLAGS)))
+    return ()
 
 
 @cache
@@ -231,19 +258,6 @@ def _code(request: SourceRequest, catalogue: Catalogue) -> Iterator[SourceCode]:
         yield code
 
 
-def _why_no_cuda(*, torch_is_here: bool) -> str:
-    """Why there is no usable GPU, ``""`` where there is one; without importing torch."""
-    if not Path("/proc/driver/nvidia/version").exists():
-        return "this machine has no NVIDIA driver"
-    if not torch_is_here:
-        return ""
-    try:
-        version = distribution("torch").version
-    except PackageNotFoundError:
-        return "torch is not installed"
-    return f"torch {version} is a build without CUDA" if "+cpu" in version else ""
-
-
 def _core_of(cpu: int) -> tuple[str, str]:
     topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     try:
@@ -253,16 +267,3 @@ def _core_of(cpu: int) -> tuple[str, str]:
         )
     except OSError:
         return ("", str(cpu))
-
-
-@cache
-def _cpu_flags() -> tuple[str, ...]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return ()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return tuple(sorted(flag for flag in value.split() if flag.startswith(_NUMERIC_FLAGS)))
-    return ()

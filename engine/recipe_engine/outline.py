@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import ModelOutline
 from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
-from recipe_engine.lazy import check_versions
+from recipe_engine.lazy import unmet
 from recipe_engine.lock import source_requests
 
 if TYPE_CHECKING:
@@ -64,11 +64,17 @@ def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
     Raises:
         UnfitEnvironment: for the first that does not.
     """
+    for error in unfit_methods(recipe, catalogue, device):
+        raise error
+
+
+def unfit_methods(recipe: Recipe, catalogue: Catalogue, device: str) -> Iterator[UnfitEnvironment]:
+    """An error for every method that does not run on the device with the options that it has."""
     for part in recipe.lineage():
         for table in part.stages():
             able = catalogue.methods[table.stage, table.method].descriptor.devices(table.options)
             if device not in able:
-                raise _unable(part, table, device, able)
+                yield _unable(part, table, device, able)
 
 
 def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
@@ -77,13 +83,19 @@ def check_requirements(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Nod
     Raises:
         UnfitEnvironment: for the first package that is missing.
     """
+    for error in missing_packages(recipe, catalogue, nodes):
+        raise error
+
+
+def missing_packages(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> Iterator[UnfitEnvironment]:
+    """An error for every package that is missing on this machine, or has a version that will not do."""
     for node in nodes:
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None and node.container is None:
-            check_versions(registered.descriptor.requires, registered.plugin)
+            yield from unmet(registered.descriptor.requires, registered.plugin)
     for request in source_requests(recipe, Path()).values():
         source = catalogue.sources[request.reference.partition(":")[0]]
-        check_versions(source.descriptor.requires, source.plugin)
+        yield from unmet(source.descriptor.requires, source.plugin)
 
 
 def _unable(recipe: Recipe, table: StageTable, device: str, able: Iterable[str]) -> UnfitEnvironment:

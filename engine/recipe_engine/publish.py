@@ -70,7 +70,13 @@ def run_card(recipe: Recipe, base: str, done: Mapping[str, FinishedNode], artifa
         artifacts: that are pushed.
     """
     evaluations = [
-        Evaluation(finished.node.instance, finished.node.id.partition("@")[2], finished.metrics, finished.artifact.path)
+        Evaluation(
+            finished.node.instance,
+            finished.node.id.partition("@")[2],
+            finished.metrics,
+            finished.artifact.path,
+            finished.facts.get("comparison", {}),
+        )
         for finished in done.values()
         if finished.node.stage == "evaluate" and finished.artifact
     ]

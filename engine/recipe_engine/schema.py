@@ -111,6 +111,7 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
             **_OPEN,
         },
         "$defs": {
+            **{stage: _saying_schema(stage, catalogue, closed=closed) for stage in STAGES},
             **{_data_definition(name): _format_schema(name, catalogue) for name in catalogue.formats},
             **{
                 f"{stage}.{name}": method_schema(found.descriptor) for (stage, name), found in catalogue.methods.items()
@@ -161,31 +162,37 @@ def _data_sets_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
     }
 
 
-def _stage_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
-    definitions = {name: f"{stage}.{name}" for name in catalogue.of_stage(stage)}
-    known: Mapping[str, Any] = {"enum": list(definitions)} if closed else {"type": "string"}
-    # A table that says its method is checked against that method's schema, whatever its own name is.
-    saying = {
+def _saying_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
+    """A table that says its method is checked against that method's schema, whatever its own name is."""
+    names = catalogue.of_stage(stage)
+    known: Mapping[str, Any] = {"enum": list(names)} if closed else {"type": "string"}
+    return {
         "type": "object",
         "required": ["method"],
         "properties": {"method": {**known, "description": METHOD_KEY}},
         "additionalProperties": True,
-        "allOf": [_when("method", name, definition) for name, definition in definitions.items()],
+        "allOf": [_when("method", name, f"{stage}.{name}") for name in names],
     }
+
+
+def _stage_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
+    # Written once: each method of a stage refers to all of them, which would grow with their square.
+    saying = _reference(stage)
     properties = {
         name: {
             "if": {"type": "object", "required": ["method"], **_OPEN},
             "then": saying,
-            "else": _reference(definition),
-            **_offered([_reference(definition), saying]),
+            "else": _reference(f"{stage}.{name}"),
+            **_offered([_reference(f"{stage}.{name}"), saying]),
         }
-        for name, definition in definitions.items()
+        for name in catalogue.of_stage(stage)
     }
+    others = saying if closed else {**_saying_schema(stage, catalogue, closed=closed), "required": []}
     schema: dict[str, Any] = {
         "type": "object",
         "description": STAGE_SUMMARIES[stage],
         "properties": properties,
-        "additionalProperties": saying if closed else {**saying, "required": []},
+        "additionalProperties": others,
     }
     if stage in SINGLE_STAGES:
         schema["maxProperties"] = 1

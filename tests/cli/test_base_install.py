@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -50,3 +51,10 @@ def test_what_needs_more_says_how_to_get_it() -> None:
         "error: rich is not installed.",
         '       Install it: pip install "recipe-engine[run]"',
     ]
+
+
+def test_the_doctor_works_without_what_it_would_install() -> None:
+    finished = recipe("doctor", "recipes/quickstart.toml")
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert re.search("^hub +unknown +it could not be looked at", finished.stdout, re.MULTILINE)

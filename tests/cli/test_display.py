@@ -30,7 +30,7 @@ def finished(content: dict[str, Any]) -> dict[str, Any]:
 
 def result(nodes: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     common = {"type": "result", "run": "20261124-073637-cd86", "name": "tiny", "status": "succeeded", "error": None}
-    return common | {"seconds": 12.3, "nodes": nodes, "metrics": {}, "efficiency": {}} | more
+    return common | {"seconds": 12.3, "nodes": nodes, "metrics": {}, "comparisons": {}, "efficiency": {}} | more
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -56,6 +56,10 @@ def events(folder: Path) -> list[dict[str, Any]]:
         "peak_memory_bytes": 2**30,
     }
     metrics = {"perplexity.perplexity": {"before": 20.5, "after": 3.25}, "perplexity.loss": {"before": "nan"}}
+    metrics |= {"f1.f1": {"before": 0.25, "after": 0.5}, "one.f1": {"before": 0, "after": 1}}
+    change = {"difference": 0.25, "low": -0.0625, "high": 0.375, "wins": 12, "losses": 3, "ties": 45}
+    comparisons = {"f1.f1": change, "one.f1": change | {"difference": 1.0, "low": None, "high": None}}
+    comparisons["perplexity.loss"] = change | {"difference": "nan", "low": "nan", "high": "nan"}
     return [
         {"type": "run_started", "run": "20261124-073637-cd86", "name": "tiny", "nodes": []},
         finished(load),
@@ -68,7 +72,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
         *map(finished, evaluations),
         {"type": "node_started", "node": "push.folder", "why": "the target does not hold this yet"},
         finished(push),
-        result([load, train, *evaluations, push], metrics=metrics, efficiency=efficiency),
+        result([load, train, *evaluations, push], metrics=metrics, comparisons=comparisons, efficiency=efficiency),
     ]
 
 
@@ -131,9 +135,11 @@ def test_a_file_has_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "✓ evaluate.samples@result                   1.5 s",
         "push.folder: started (the target does not hold this yet)",
         "✓ push.folder                               1.5 s",
-        "metric                 before  after",
+        "metric                 before  after  change, 95 % interval     better/worse/equal",
         "perplexity.perplexity  20.5    3.25",
-        "perplexity.loss        nan",
+        "perplexity.loss        nan            nan (nan … nan)           12/3/45",
+        "f1.f1                  0.25    0.5    +0.25 (-0.0625 … +0.375)  12/3/45",
+        "one.f1                 0       1      +1                        12/3/45",
         "What is [bold]1[/] + 1?",
         "  before eleven",
         "  after  two",

@@ -27,9 +27,10 @@ ROWS = 32
 SECRET = "hf_secretprobe"
 NODES = (
     *("resolve", "tokenizer", "prepare.train", "prepare.eval", "load"),
-    *("evaluate.perplexity@base", "evaluate.exact_match@base", "evaluate.samples@base"),
+    *("evaluate.perplexity@base", "answers.eval-8x32@base", "evaluate.exact_match@base", "evaluate.samples@base"),
     *("adapt", "train"),
-    *("evaluate.perplexity@result", "evaluate.exact_match@result", "evaluate.samples@result"),
+    *("evaluate.perplexity@result", "answers.eval-8x32@result"),
+    *("evaluate.exact_match@result", "evaluate.samples@result"),
     "push.folder",
 )
 RECIPE = """\

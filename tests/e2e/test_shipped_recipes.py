@@ -43,7 +43,9 @@ def adapter_config(workspace: Workspace, name: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_qlora_llama2(tmp_path: Path) -> None:
-    workspace, result = run(tmp_path, "qlora_llama2.toml", architecture="llama")
+    shorter = [f"evaluate.{name}.max_new_tokens=4" for name in ("rouge", "bleu")]
+    workspace, result = run(tmp_path, "qlora_llama2.toml", *shorter, architecture="llama")
+    assert {"rouge.rougeL", "bleu.bleu"} <= result["comparisons"].keys()
     config = adapter_config(workspace, "qlora-llama2")
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (64, 16, 0.1)
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]

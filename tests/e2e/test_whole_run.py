@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,14 +65,36 @@ print(json.dumps(sorted(heavy & set(sys.modules))), file=sys.stderr)
 def test_an_option_of_an_evaluation_runs_that_evaluation_only(finished: Workspace) -> None:
     done = finished.run("--set", "evaluate.exact_match.max_new_tokens=4")
     # The card shows the evaluation and the payload holds the recipe, so the export follows.
-    assert ran(done.result) == ["evaluate.exact_match@base", "evaluate.exact_match@result", "push.folder"]
+    answers, metric = "answers.eval-4x32", "evaluate.exact_match"
+    nodes = [f"{node}@{side}" for side in ("base", "result") for node in (answers, metric)]
+    assert ran(done.result) == [*nodes, "push.folder"]
+
+
+def test_another_metric_costs_no_new_answer(finished: Workspace) -> None:
+    finished.edit("[evaluate.samples]", "[evaluate.chrf]\nmax_new_tokens = 8\n\n[evaluate.samples]")
+    result = finished.run().result
+    assert ran(result) == ["evaluate.chrf@base", "evaluate.chrf@result", "push.folder"]
+
+    sides, found = result["metrics"]["chrf.chrf"], result["comparisons"]["chrf.chrf"]
+    assert found["difference"] == sides["after"] - sides["before"]
+    assert found["low"] <= found["difference"] <= found["high"]
+    assert found["wins"] + found["losses"] + found["ties"] == 8
+    facts = {node["id"]: node["facts"] for node in result["nodes"]}
+    assert facts["evaluate.chrf@base"]["signature"].startswith("nrefs:1|case:mixed|")
+
+    rows = f"{found['wins']}/{found['losses']}/{found['ties']}"
+    shown = finished.recipe("show").out
+    assert re.search(rf"^chrf\.chrf .*{rows}$", shown, re.MULTILINE)
+    card = Path(facts["push.folder"]["folder"]) / "README.md"
+    assert re.search(rf"^\| chrf\.chrf \|.* \| {rows} \|$", card.read_text(), re.MULTILINE)
+    assert json.loads(finished.recipe("show", "--json").out)["comparisons"]["chrf.chrf"] == found
 
 
 def test_another_learning_rate_trains_again(finished: Workspace, first_run: tuple[Workspace, Finished]) -> None:
     finished.edit("learning_rate = 1e-3", "learning_rate = 5e-4")
     plan = finished.recipe("plan", "tiny.toml")
     assert "train                        will run    learning_rate 0.001 -> 0.0005\n" in plan.out
-    assert plan.out.endswith("9 cached, 1 will run, 4 depends on\n")
+    assert plan.out.endswith("10 cached, 1 will run, 5 depends on\n")
     process = subprocess.run(
         [sys.executable, "-c", IMPORTS],
         cwd=finished.folder,

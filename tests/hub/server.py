@@ -41,6 +41,7 @@ class Hub:
         commit: the only one.
         branch: points at the commit.
         token: who bears it may read the files; anybody where ``None``.
+        account: what the Hub says of the bearer of the token (``whoami-v2``).
         broken: the status of every answer; normal where ``None``.
         damaged: suffixes of the files that arrive with one bit changed.
         bytes_per_second: of large files; as fast as it goes where ``None``.
@@ -53,6 +54,7 @@ class Hub:
     commit: str = COMMIT
     branch: str = "main"
     token: str | None = None
+    account: Mapping[str, Any] = field(default_factory=dict)
     broken: int | None = None
     damaged: tuple[str, ...] = ()
     bytes_per_second: int | None = None
@@ -139,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.removeprefix("" if hub.kind == "models" else f"/{hub.kind}").strip("/").split("/")
         if hub.broken is not None:
             self._fail(hub.broken, "")
+        elif path == "/api/whoami-v2":
+            self._whoami()
         elif path.startswith(api):
             self._api(path.removeprefix(api))
         elif parts[0] == "store":
@@ -159,6 +163,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             siblings = [{"rfilename": file} for file in self.hub.files()]
             self._json({"id": name, "sha": self.hub.commit, "private": False, "siblings": siblings})
+
+    def _whoami(self) -> None:
+        if self.hub.token is not None and self.headers.get("Authorization") == f"Bearer {self.hub.token}":
+            self._json(self.hub.account)
+        else:
+            self._fail(401, "")
 
     def _file(self, name: str, revision: str, path: str) -> None:
         hub = self.hub

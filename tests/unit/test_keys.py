@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 
 CPU = Hardware("cpu", 1, ("avx2", "fma"))
 TEXT_NODES = {"tokenizer", "prepare.train", "prepare.eval"}
-TRAIN_NODES = {"adapt", "train", "evaluate.perplexity@result", "evaluate.exact_match@result"}
-ALL_NODES = TEXT_NODES | TRAIN_NODES | {"load", "evaluate.perplexity@base", "evaluate.exact_match@base"}
+METRIC_NODES = {"evaluate.exact_match@base", "evaluate.exact_match@result"}
+TRAIN_NODES = {
+    "adapt",
+    "train",
+    "evaluate.perplexity@result",
+    "answers.eval-64x32@result",
+    "evaluate.exact_match@result",
+}
+ALL_NODES = TEXT_NODES | TRAIN_NODES | METRIC_NODES | {"load", "evaluate.perplexity@base", "answers.eval-64x32@base"}
 
 
 @pytest.fixture
@@ -69,10 +76,14 @@ def test_every_node_but_resolve_and_push_has_a_key(folder: Path) -> None:
 
 
 def test_an_evaluate_option_never_retrains(folder: Path) -> None:
-    assert changed(folder, "evaluate.exact_match.max_new_tokens=7", artifacts="moving") == {
-        "evaluate.exact_match@base",
-        "evaluate.exact_match@result",
-    }
+    answers = {f"answers.eval-{tokens}x32@{side}" for tokens in (7, 64) for side in ("base", "result")}
+    assert changed(folder, "evaluate.exact_match.max_new_tokens=7", artifacts="moving") == METRIC_NODES | answers
+
+
+def test_another_metric_needs_no_new_answers(folder: Path) -> None:
+    metric = {"evaluate.bleu@base", "evaluate.bleu@result"}
+    assert changed(folder, text=SMALL + "[evaluate.bleu]\n", artifacts="moving") == metric
+    assert changed(folder, "evaluate.exact_match.normalize=true", artifacts="moving") == METRIC_NODES
 
 
 def test_the_seed_changes_what_is_seeded(folder: Path) -> None:

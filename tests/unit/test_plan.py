@@ -110,11 +110,13 @@ def test_before_the_first_run(bench: Bench) -> None:
         "prepare.eval": ("depends on", "tokenizer"),
         "load": ("will run", "never run"),
         "evaluate.perplexity@base": ("depends on", "load"),
-        "evaluate.exact_match@base": ("depends on", "load"),
+        "answers.eval-64x32@base": ("depends on", "load"),
+        "evaluate.exact_match@base": ("depends on", "answers.eval-64x32@base"),
         "adapt": ("depends on", "load"),
         "train": ("depends on", "adapt"),
         "evaluate.perplexity@result": ("depends on", "train"),
-        "evaluate.exact_match@result": ("depends on", "train"),
+        "answers.eval-64x32@result": ("depends on", "train"),
+        "evaluate.exact_match@result": ("depends on", "answers.eval-64x32@result"),
         "push.folder": ("depends on", "train"),
     }
     assert plan["load"].key.startswith("sha256:")

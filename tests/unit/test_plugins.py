@@ -56,7 +56,7 @@ def test_the_builtin_plugin_brings_something_for_every_hook() -> None:
 
 def test_a_plugins_method_appears() -> None:
     catalogue = loaded(Evaluations("mine", "brevity", "accuracy"))
-    assert list(catalogue.of_stage("evaluate"))[:2] == ["accuracy", "brevity"]
+    assert list(catalogue.of_stage("evaluate"))[:3] == ["accuracy", "answers", "bleu"]
     assert catalogue.methods["evaluate", "brevity"].distribution == "mine"
     assert catalogue.methods["evaluate", "perplexity"].distribution == "recipe-engine"
     assert catalogue.plugins[1] == PluginInfo("mine", "mine", "", ("evaluate.accuracy", "evaluate.brevity"))

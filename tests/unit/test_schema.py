@@ -178,7 +178,7 @@ def test_an_open_schema_lets_strangers_pass_and_nobody_else() -> None:
     validator = Draft202012Validator(recipe_schema(builtins(), closed=False))
     tree = tomllib.loads(SMALL)
     tree["train"] = {"dpo": {"beta": 0.1}}
-    tree["evaluate"] = {"mine": {"method": "rouge", "stem": True}, "perplexity": {"method": "rouge", "stem": True}}
+    tree["evaluate"] = {"mine": {"method": "meteor", "stem": True}, "perplexity": {"method": "meteor", "stem": True}}
     tree["data"]["train"] |= {"format": "pairs", "chosen": "better"}
     assert list(validator.iter_errors(tree)) == []
     tree["data"]["eval"]["promt"] = "x"

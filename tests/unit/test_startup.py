@@ -84,6 +84,12 @@ def test_validation_imports_nothing_heavy(tmp_path: Path) -> None:
     assert unseen == [], output
 
 
+def test_the_doctor_imports_no_training_stack(tmp_path: Path) -> None:
+    code, modules, output = start(tmp_path, "doctor")
+    assert loaded(HEAVY - {"docker", "huggingface_hub"}, modules) == []
+    assert code == 0, output
+
+
 def test_submodules_count_and_namesakes_do_not() -> None:
     modules = {"json.decoder", "jsonschema", "recipe_engine", "recipe_engine.methods"}
     assert loaded({"json", "recipe_engine.methods"}, modules) == ["json.decoder", "recipe_engine.methods"]

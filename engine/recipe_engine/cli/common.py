@@ -184,8 +184,12 @@ def open_registry(*, create: bool = True) -> Registry:
     """The registry of ``RECIPE_HOME``, or ``.recipe`` in the current folder, with the index of ``RECIPE_INDEX``."""
     from recipe_registry import Registry
 
-    home = Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute()
-    return Registry.open(home, create=create, index_url=os.environ.get(INDEX_VARIABLE) or None)
+    return Registry.open(registry_home(), create=create, index_url=os.environ.get(INDEX_VARIABLE) or None)
+
+
+def registry_home() -> Path:
+    """Where the registry is, or will be."""
+    return Path(os.environ.get(HOME_VARIABLE) or ".recipe").absolute()
 
 
 def find_run(registry: Registry, run_id: str) -> RunRecord:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from recipe_engine.cli.common import printable
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
+from recipe_engine.report.result import CHANGE_COLUMNS, change_words, rows_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -130,7 +131,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     """Metrics before and after, samples, cost, and where things are."""
     console = console or _console()
     if result["metrics"]:
-        _print_table(_metrics_table(result["metrics"]), console)
+        _print_table(_metrics_table(result["metrics"], result["comparisons"]), console)
     _print_samples(result["nodes"], console)
     _print_cost(result["efficiency"], console)
     for node in result["nodes"]:
@@ -148,10 +149,13 @@ def _near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table("metric", "before", "after", box=None, pad_edge=False)
+def _metrics_table(metrics: Mapping[str, Mapping[str, float]], comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
+    compared = CHANGE_COLUMNS if comparisons else ()
+    table = Table("metric", "before", "after", *compared, box=None, pad_edge=False)
     for name, sides in metrics.items():
-        table.add_row(name, *(_number(sides[side]) if side in sides else "" for side in ("before", "after")))
+        values = [_number(sides[side]) if side in sides else "" for side in ("before", "after")]
+        found = comparisons.get(name)
+        table.add_row(name, *values, *([change_words(found), rows_words(found)] if found else []))
     return table
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
+from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.sources import references
 from recipe_engine.training.options import TrainSft
 
@@ -20,7 +21,26 @@ _TRANSFORMERS = Requirement(
     symbols=("transformers:AutoModelForCausalLM", "transformers:Trainer"),
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
+_SACREBLEU = Requirement(
+    package="sacrebleu",
+    specifier=">=2.5",
+    symbols=("sacrebleu.metrics:BLEU", "sacrebleu.metrics:CHRF"),
+    extra="metrics",
+)
+_ROUGE = Requirement(
+    package="rouge-score",
+    specifier=">=0.1.2",
+    symbols=("rouge_score.rouge_scorer:RougeScorer",),
+    extra="metrics",
+)
 _MODEL_PACKAGES = ("torch", "transformers")
+# What evaluations have in common that get the model.
+_ASKING: dict[str, Any] = {
+    "requires": (_TORCH, _TRANSFORMERS),
+    "packages": _MODEL_PACKAGES,
+    "data": lambda chosen: {"eval": chosen.data},
+    "takes": LANGUAGE_MODELS,
+}
 _QUANTIZED_PACKAGES = (*_MODEL_PACKAGES, "bitsandbytes")
 
 
@@ -113,26 +133,51 @@ def recipe_train_methods() -> Iterator[Method]:
 @hookimpl(trylast=True)
 def recipe_evaluate_methods() -> Iterator[Method]:
     """How good it is."""
-    for name, summary, chosen, code in (
-        ("perplexity", "Loss and perplexity of the right answers", options.EvaluatePerplexity, "Perplexity"),
-        (
-            "exact_match",
-            "Share of answers that are right to the character",
-            options.EvaluateExactMatch,
-            "ExactMatch",
-        ),
-        ("samples", "A few answers to read", options.EvaluateSamples, "Samples"),
-    ):
-        yield Method(
-            name=name,
-            summary=summary,
-            options=chosen,
-            implementation=f"recipe_engine.methods.evaluate:{code}",
-            requires=(_TORCH, _TRANSFORMERS),
-            packages=_MODEL_PACKAGES,
-            data=lambda chosen: {"eval": chosen.data},
-            takes=LANGUAGE_MODELS,
-        )
+    yield Method(
+        name="perplexity",
+        summary="Loss and perplexity of the right answers",
+        options=options.EvaluatePerplexity,
+        implementation="recipe_engine.methods.evaluate:Perplexity",
+        revision=2,
+        compares=True,
+        **_ASKING,
+    )
+    yield Method(
+        name="samples",
+        summary="A few answers to read",
+        options=options.EvaluateSamples,
+        implementation="recipe_engine.methods.evaluate:Samples",
+        **_ASKING,
+    )
+    yield Method(
+        name="answers",
+        summary="Answers to all rows, kept for metrics",
+        options=metrics.EvaluateAnswers,
+        implementation="recipe_engine.methods.evaluate:Answers",
+        **_ASKING,
+    )
+    yield _metric("exact_match", "Share of answers that are right", metrics.EvaluateExactMatch, "ExactMatch")
+    yield _metric("f1", "Words that answer and reference share", metrics.EvaluateF1, "F1")
+    yield _metric("bleu", "BLEU, by sacrebleu", metrics.EvaluateBleu, "Bleu", _SACREBLEU)
+    yield _metric("chrf", "chrF, by sacrebleu", metrics.EvaluateChrf, "Chrf", _SACREBLEU)
+    yield _metric("rouge", "ROUGE-1, ROUGE-2 and ROUGE-L, by rouge-score", metrics.EvaluateRouge, "Rouge", _ROUGE)
+    yield _metric("json_valid", "Share of answers that are JSON", metrics.EvaluateJsonValid, "JsonValid")
+
+
+def _metric(name: str, summary: str, chosen: type[metrics.Measured], code: str, *needed: Requirement) -> Method:
+    """A method that measures answers. The seed draws the rows of its intervals, which are no part of its artifact."""
+    return Method(
+        name=name,
+        summary=summary,
+        options=chosen,
+        implementation=f"recipe_engine.methods.metrics.stage:{code}",
+        requires=needed,
+        packages=tuple(requirement.package for requirement in needed),
+        data=lambda chosen: {"eval": chosen.data},
+        takes=LANGUAGE_MODELS,
+        answers=lambda chosen: chosen.answers(),
+        compares=True,
+    )
 
 
 @hookimpl(trylast=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
+from recipe_engine.methods.metrics.measures import Surprise
+from recipe_engine.methods.metrics.result import result_of
 from recipe_engine.training.generation import Decoding, greedy
-from recipe_engine.training.loss import mean_loss
+from recipe_engine.training.row_loss import row_losses
 from recipe_engine.training.rows import Row, end_tokens, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer
 
@@ -29,29 +30,25 @@ class Perplexity(_Evaluation):
     """Loss of the supervised tokens, each counted once, and its exponential."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens is a fact."""
-        rows, tokenizer = _rows(request), _tokenizer(request)
-        loss, tokens = mean_loss(
+        """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens and the comparison are facts."""
+        counts = row_losses(
             request.inputs.model,
-            rows,
+            _rows(request),
             request.options.batch_size,
-            tokenizer.pad_token_id,
+            _tokenizer(request).pad_token_id,
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )
-        # An untrained model can be worse than any float.
-        perplexity = math.exp(loss) if loss < math.log(1e300) else 1e300
-        return StageResult(metrics={"loss": loss, "perplexity": perplexity}, facts={"tokens": tokens})
+        return result_of(request, Surprise(), counts, tokens=sum(tokens for _, tokens in counts))
 
 
-class ExactMatch(_Evaluation):
-    """Greedy answers against references, character by character; outer white space is ignored."""
+class Answers(_Evaluation):
+    """Greedy answers to all rows, for the metrics that measure them."""
 
     def run(self, request: StageRequest) -> StageResult:
-        """Metrics: ``exact_match``, from 0 to 1; the number of rows is a fact."""
+        """Answers only; the number of rows is a fact."""
         rows = _rows(request)
-        answers = _answers(request, rows, request.options.batch_size)
-        matches = [answer == row.reference.strip() for answer, row in zip(answers, rows, strict=True)]
-        return StageResult(metrics={"exact_match": sum(matches) / len(rows)}, facts={"rows": len(rows)})
+        _answer(request, rows, request.options.batch_size)
+        return StageResult(facts={"rows": len(rows)})
 
 
 class Samples(_Evaluation):
@@ -60,11 +57,11 @@ class Samples(_Evaluation):
     def run(self, request: StageRequest) -> StageResult:
         """Answers only; the number of rows is a fact."""
         rows = _rows(request)[: request.options.count]
-        _answers(request, rows, batch_size=len(rows))
+        _answer(request, rows, batch_size=len(rows))
         return StageResult(facts={"rows": len(rows)})
 
 
-def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[str]:
+def _answer(request: StageRequest, rows: list[Row], batch_size: int) -> None:
     if not all(row.question for row in rows):
         raise DataRejected(
             f"{request.node}: its data set has rows without a question, so there is nothing to answer.",
@@ -78,13 +75,11 @@ def _answers(request: StageRequest, rows: list[Row], batch_size: int) -> list[st
         batch_size=batch_size,
         progress=lambda done, total: request.reporter.progress(done, total, "rows"),
     )
-    stripped = [answer.strip() for answer in answers]
     entries = (
-        {"row": row.number, "question": row.question, "reference": row.reference.strip(), "answer": answer}
-        for row, answer in zip(rows, stripped, strict=True)
+        {"row": row.number, "question": row.question, "reference": row.reference.strip(), "answer": answer.strip()}
+        for row, answer in zip(rows, answers, strict=True)
     )
     write_answers(request.output, entries)
-    return stripped
 
 
 def _rows(request: StageRequest) -> list[Row]:

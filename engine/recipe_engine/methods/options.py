@@ -126,15 +126,6 @@ class EvaluatePerplexity:
 
 
 @dataclass(frozen=True)
-class EvaluateExactMatch:
-    """Share of rows whose greedy answer is the reference, to the character; outer white space is ignored."""
-
-    data: str = option("Data set to measure on.", default="eval", in_key=False)
-    max_new_tokens: int = option("Longest answer.", default=64, minimum=1, unit="tokens")
-    batch_size: int = option("Rows that are generated at once.", default=32, minimum=1, unit="rows")
-
-
-@dataclass(frozen=True)
 class EvaluateSamples:
     """A few greedy answers, to be read by people."""
 

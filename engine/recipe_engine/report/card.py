@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
 from recipe_engine.options import non_default
+from recipe_engine.report.result import CHANGE_COLUMNS, change_words, rows_words
 from recipe_engine.toml_text import to_toml
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ class Evaluation:
         side: ``base`` or ``result``.
         metrics: its numbers.
         artifact: its folder, which may hold answers.
+        comparison: name of a metric -> how far the result is from the base (``methods.metrics.compare``).
     """
 
     instance: str
     side: str
     metrics: Mapping[str, float]
     artifact: Path
+    comparison: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def card(
@@ -99,16 +102,30 @@ def _loading_adapter(recipe: Recipe, base: str) -> str:
 
 
 def _evaluation(evaluations: Iterable[Evaluation]) -> str:
-    rows: dict[tuple[str, str], dict[str, float]] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for evaluation in evaluations:
         for name, value in evaluation.metrics.items():
-            rows.setdefault((evaluation.instance, name), {})[_SIDES[evaluation.side]] = value
+            row = rows.setdefault((evaluation.instance, name), {})
+            row[_SIDES[evaluation.side]] = f"{value:.4g}"
+            if name in evaluation.comparison:
+                row["change"] = change_words(evaluation.comparison[name])
+                row["rows"] = rows_words(evaluation.comparison[name])
     if not rows:
         return ""
-    lines = ["## Evaluation", "", "| metric | before | after |", "|---|---|---|"]
-    for (instance, name), sides in rows.items():
-        before, after = (f"{sides[side]:.4g}" if side in sides else "" for side in ("before", "after"))
-        lines.append(f"| {instance}.{name} | {before} | {after} |")
+    columns = ["before", "after"]
+    titles = ["metric", *columns]
+    if any("change" in row for row in rows.values()):
+        columns += ["change", "rows"]
+        titles += CHANGE_COLUMNS
+    lines = ["## Evaluation", "", f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    for (instance, name), row in rows.items():
+        values = " | ".join(row.get(column, "") for column in columns)
+        lines.append(f"| {instance}.{name} | {values} |")
+    if "change" in columns:
+        lines += [
+            "",
+            "Intervals are paired bootstrap intervals over the rows; better, worse and equal are numbers of rows.",
+        ]
     return "\n".join(lines)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
+# Inputs that a stage reads as folders, under their own names.
+_ARTIFACTS = ("adapter", "answers", "before")
 
 
 class Worker:
@@ -137,7 +139,7 @@ class Worker:
                 model=model,
                 tokenizer=self._artifacts[tokenizer] if tokenizer else None,
                 data={role: self._artifacts[source] for role, source in prepared.items()},
-                artifacts={"adapter": self._artifacts[inputs["adapter"]]} if "adapter" in inputs else {},
+                artifacts={role: self._artifacts[inputs[role]] for role in _ARTIFACTS if role in inputs},
                 base=self._base,
             ),
             output=output,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from recipe_engine.contract import StageRequest
 from recipe_engine.lazy import load_symbol
 from recipe_engine.methods import options
 from recipe_engine.methods.answers import read_answers
+from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.training.batches import collate
 from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.options import TrainSft
-from recipe_engine.training.rows import read_rows, write_rows
+from recipe_engine.training.rows import read_rows
 
 CATALOGUE = load_catalogue(entry_points=False)
 ELSEWHERE = {("load", "nf4"), ("load", "int8")}
@@ -205,13 +207,19 @@ def test_target_modules_that_are_not_there(requested: Requests) -> None:
 
 EVALUATIONS: dict[str, Any] = {
     "perplexity": options.EvaluatePerplexity(batch_size=3),
-    "exact_match": options.EvaluateExactMatch(batch_size=3, max_new_tokens=6),
+    "answers": metrics.EvaluateAnswers(batch_size=3, max_new_tokens=6),
     "samples": options.EvaluateSamples(count=2, max_new_tokens=6),
 }
 
 
 def test_every_evaluation_is_here() -> None:
-    assert {("evaluate", name) for name in EVALUATIONS} == {key for key in CATALOGUE.methods if key[0] == "evaluate"}
+    """Metrics get no model, so they cannot change it: ``test_metrics.py`` has them."""
+    asking = {
+        name
+        for (stage, name), method in CATALOGUE.methods.items()
+        if stage == "evaluate" and not issubclass(method.descriptor.options, metrics.Measured)
+    }
+    assert set(EVALUATIONS) == asking
 
 
 def evaluation(root: Path, name: str, model: Any, tokenizer: Path, data: Path) -> StageRequest:
@@ -256,9 +264,10 @@ def test_an_evaluation_before_a_training_changes_no_bit_of_it(
     assert digests[0] == digests[1]
 
 
-def test_exact_match_by_hand(tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]) -> None:
-    """Two of four references are what the model says, one of them with white space around it."""
-    from recipe_engine.methods.evaluate import ExactMatch
+def test_answers_are_what_the_model_says_beside_what_was_wanted(
+    tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]
+) -> None:
+    from recipe_engine.methods.evaluate import Answers
     from recipe_engine.training.tokenizer import open_tokenizer
 
     model = tiny.load_model(bases["llama"])
@@ -271,17 +280,11 @@ def test_exact_match_by_hand(tmp_path: Path, bases: dict[str, Path], data: dict[
         batch_size=1,
         progress=lambda _done, _total: None,
     )
-    references = [said[0], f"  {said[1]}\n", said[2] + "x", "no"]
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    write_rows(
-        folder,
-        [dataclasses.replace(row, reference=text) for row, text in zip(rows, references, strict=True)],
-    )
-    request = evaluation(tmp_path, "exact_match", model, bases["llama"], folder)
-    assert ExactMatch().run(request).metrics == {"exact_match": 0.5}
+    request = evaluation(tmp_path, "answers", model, bases["llama"], data["eval"])
+    assert Answers().run(request).facts == {"rows": 4}
     answers = read_answers(request.output)
     assert [answer["answer"] for answer in answers] == [text.strip() for text in said]
+    assert [answer["reference"] for answer in answers] == [row.reference.strip() for row in rows]
     assert [answer["row"] for answer in answers] == [row.number for row in rows]
 
 
@@ -293,6 +296,34 @@ def test_samples_are_the_first_rows(tmp_path: Path, bases: dict[str, Path], data
     assert [answer["question"] for answer in read_answers(request.output)] == [
         row.question for row in read_rows(data["eval"])[:2]
     ]
+
+
+def test_perplexity_before_and_after(tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]) -> None:
+    """Each row's own loss; a row is won where it falls."""
+    from recipe_engine.methods.evaluate import Perplexity
+    from recipe_engine.training.loss import mean_loss
+
+    model = tiny.load_model(bases["llama"])
+    rows = read_rows(data["eval"])
+    base = evaluation(tmp_path, "perplexity", model, bases["llama"], data["eval"])
+    before = Perplexity().run(base)
+    loss, tokens = mean_loss(model, rows, 3, 0, lambda _done, _total: None)
+    assert before.metrics["loss"] == pytest.approx(loss, rel=1e-6)
+    assert before.facts == {"tokens": tokens}
+
+    with torch.no_grad():
+        model.lm_head.weight *= 0.5
+    request = evaluation(tmp_path, "perplexity", model, bases["llama"], data["eval"])
+    inputs = dataclasses.replace(request.inputs, artifacts={"before": base.output})
+    after = Perplexity().run(dataclasses.replace(request, inputs=inputs))
+    alone = [mean_loss(model, [row], 1, 0, lambda _done, _total: None)[0] for row in rows]
+    told = json.loads((request.output / "counts.json").read_text())
+    assert [total / count for total, count in told] == pytest.approx(alone, rel=1e-5)
+    earlier = json.loads((base.output / "counts.json").read_text())
+    won = sum(new < old for (new, _), (old, _) in zip(told, earlier, strict=True))
+    found = after.facts["comparison"]["loss"]
+    assert found["difference"] == after.metrics["loss"] - before.metrics["loss"]
+    assert (found["wins"], found["losses"], found["ties"]) == (won, 4 - won, 0)
 
 
 def test_perplexity_of_a_hopeless_model_is_a_number(

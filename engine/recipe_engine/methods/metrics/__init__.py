@@ -1,0 +1,1 @@
+"""What answers are worth: metrics over rows, and whether a difference between two models is more than chance."""
