@@ -100,6 +100,7 @@ def recipe_train_methods() -> Iterator[Method]:
         summary="Supervised fine-tuning",
         options=TrainSft,
         implementation="recipe_engine.methods.train_sft:TrainSft",
+        revision=2,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
