@@ -11,6 +11,7 @@ from transformers import TrainingArguments  # noqa: TID253 -- imported in the wo
 
 from recipe_engine.errors import Interrupted
 from recipe_engine.training import checkpoint
+from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import Plan, collate, collate_packed, cut, plan_batches, plan_token_batches
 from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.layout import layout_of
@@ -167,7 +168,7 @@ def _in_training(model: Any, layout: Layout, *, recompute: bool) -> Iterator[Non
     if recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
-        with packed_attention(model) if layout == "packed" else nullcontext():
+        with packed_attention(model) if layout == "packed" else nullcontext(), adapter_products(model):
             yield
     finally:
         if recompute:
