@@ -8,6 +8,7 @@ from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requi
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
 from recipe_engine.methods.sources import references
+from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainSft
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def recipe_train_methods() -> Iterator[Method]:
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
         devices=lambda chosen: chosen.devices(),
     )
 

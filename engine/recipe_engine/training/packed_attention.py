@@ -22,7 +22,7 @@ SEGMENTS = "segments"
 """The keyword by which a batch brings its :class:`Segments`, through the model, to every layer's attention."""
 # Up to here the products of all heads are faster than the fused kernel, and their scores take less memory than what
 # the layer keeps of the row anyway.
-_LONGEST_IN_PRODUCTS = 256
+_LONGEST_IN_PRODUCTS = 512
 
 
 class Segments:
