@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests import tiny
 from tests.unit.training.packing_models import tiny_model
-from tests.unit.training.training_jobs import prepared_data, sft
+from tests.unit.training.training_jobs import Fragile, Killed, prepared_data, sft
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.batches import collate, collate_packed, cut, plan_batches, plan_token_batches
@@ -245,3 +245,14 @@ def test_tokens_at_once() -> None:
     assert TrainSft(batch_tokens=10_000).tokens_at_once == 4096
     assert TrainSft(batch_tokens=10_000, micro_batch_tokens=5_000).tokens_at_once == 5_000
     assert TrainSft(batch_tokens=10_000, micro_batch_size=2).tokens_at_once is None
+
+
+def test_steps_by_tokens_go_on(tmp_path: Path, llama: Path) -> None:
+    job: dict[str, Any] = {"batch_size": None, "batch_tokens": 150, "micro_batch_tokens": 60, "checkpoint_steps": 2}
+    data = prepared_data(tmp_path / "data", llama)
+    whole, folder = sft(tmp_path / "whole", llama, data, **job)
+    with pytest.raises(Killed):
+        sft(tmp_path / "cut", llama, data, reporter=Fragile(3), **job)
+    again, other = sft(tmp_path / "cut", llama, data, **job)
+    assert again.facts["trace"] == whole.facts["trace"]
+    assert tiny.folder_digests(other) == tiny.folder_digests(folder)
