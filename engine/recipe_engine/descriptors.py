@@ -63,6 +63,11 @@ def fits_every_model(_options: Any, _outline: ModelOutline) -> Sequence[tuple[st
     return ()
 
 
+def settles_nothing(_options: Any, _outline: ModelOutline) -> Mapping[str, str]:
+    """The default of :attr:`Method.settled`: nothing follows from the model that people should know."""
+    return {}
+
+
 def runs_anywhere(_options: Any) -> frozenset[Device]:
     """The default of :attr:`Method.devices`."""
     return DEVICES
@@ -111,6 +116,8 @@ class Method:
             the other key as ``stage.key``, or ``base``) for each.
         check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
             (key, what is wrong, a hint) for each.
+        settled: what of its way of working follows from the options and the model, for people who read the plan:
+            name -> value. The key knows it already, as both are part of it.
         devices: where it can run with these options.
         new_tokens: what an adapt method adds to the tokenizer: the data is prepared with them, and the model that the
             method gets has a row for each.
@@ -139,6 +146,7 @@ class Method:
     check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check
     clashes: Callable[[Any, Mapping[str, Any]], Sequence[tuple[str, str, str]]] = fits_everything
     check_model: Callable[[Any, ModelOutline], Sequence[tuple[str, str, str]]] = fits_every_model
+    settled: Callable[[Any, ModelOutline], Mapping[str, str]] = settles_nothing
     devices: Callable[[Any], frozenset[Device]] = runs_anywhere
     new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
     answers: Callable[[Any], Any] = asks_the_model

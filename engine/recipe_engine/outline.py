@@ -58,6 +58,18 @@ def check_model(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> 
         raise InvalidRecipe(problems)
 
 
+def settled(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> dict[str, dict[str, str]]:
+    """Id of each node whose method settles something by the model -> what; nothing while the model is unknown."""
+    found: dict[str, dict[str, str]] = {}
+    for part in recipe.lineage() if outline.config else ():
+        prefix = "" if part is recipe else f"{part.name}/"
+        for table in part.stages():
+            method = catalogue.methods[table.stage, table.method].descriptor
+            if values := dict(method.settled(table.options, outline)):
+                found[f"{prefix}{table.stage}"] = values
+    return found
+
+
 def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
     """Whether every method runs on the device with the options that it has.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
@@ -10,7 +10,7 @@ from recipe_engine.graph import Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
-from recipe_engine.outline import check_device, check_model, outline_of
+from recipe_engine.outline import check_device, check_model, outline_of, settled
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
 
@@ -38,6 +38,7 @@ class PlannedNode:
         why: in words.
         key: ``sha256:…``; ``""`` where it cannot be known yet.
         artifact: its digest, where it is cached.
+        settled: what of its way of working follows from the model: name -> value.
     """
 
     node: Node
@@ -45,6 +46,7 @@ class PlannedNode:
     why: str
     key: str = ""
     artifact: str = ""
+    settled: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The form that ``plan --json`` prints; what cannot be known is ``null``."""
@@ -55,6 +57,7 @@ class PlannedNode:
             "method": self.node.method,
             "state": self.state,
             "why": self.why,
+            "settled": dict(self.settled),
             "key": self.key or None,
             "artifact": {"digest": self.artifact} if self.artifact else None,
         }
@@ -84,8 +87,10 @@ def make_plan(
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
-    check_model(recipe, catalogue, planner.outline(planned["load"].artifact if "load" in planned else ""))
-    return list(planned.values())
+    outline = planner.outline(planned["load"].artifact if "load" in planned else "")
+    check_model(recipe, catalogue, outline)
+    known = settled(recipe, catalogue, outline)
+    return [replace(node, settled=known.get(name, {})) for name, node in planned.items()]
 
 
 def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], resolution: Resolution) -> PlannedNode:

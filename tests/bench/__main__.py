@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import commands, containers, registry, startup, storing
+from tests.bench import commands, containers, registry, startup, storing, training, vocabulary
 
 if TYPE_CHECKING:
     from tests.bench.measure import Comparison
@@ -15,8 +15,8 @@ REPORT = Path("build/bench.json")
 
 
 def main() -> None:
-    """Medians of all runs; a ratio above 1 means that ours takes more."""
-    parts = (commands, containers, registry, startup, storing)
+    """Medians of all runs; a ratio above 1 means that ours takes more, or in tokens/s that it does more."""
+    parts = (commands, containers, registry, startup, storing, training, vocabulary)
     comparisons: list[Comparison] = [comparison for part in parts for comparison in part.compare()]
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps([comparison.to_json() for comparison in comparisons], indent=2) + "\n")

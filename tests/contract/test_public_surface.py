@@ -23,7 +23,7 @@ SURFACE = {
     "descriptors": """
         DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement Runner
         SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything nothing_to_check
-        publishes_adapters reads_no_data runs_anywhere
+        publishes_adapters reads_no_data runs_anywhere settles_nothing
     """,
     "options": "Option OptionField T build fields_of is_literal matters members non_default option to_table",
     "hookmark": "PROJECT hookimpl",

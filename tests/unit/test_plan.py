@@ -152,10 +152,20 @@ def test_a_node_as_json(bench: Bench) -> None:
         "method": "full",
         "state": "cached",
         "why": f"made by run {found.run}",
+        "settled": {},
         "key": bench.keys["load"],
         "artifact": {"digest": found.artifact},
     }
     assert (push["key"], push["artifact"]) == (None, None)
+
+
+def test_the_layout_of_a_training_follows_from_the_model(bench: Bench) -> None:
+    assert bench.plan()["train"].settled == {}, "the model's files tell nothing"
+    (bench.folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+    assert bench.plan()["train"].settled == {"layout": "packed"}
+    assert bench.plan("train.sft.layout=padded")["train"].settled == {"layout": "padded"}
+    (bench.folder / "model" / "config.json").write_text('{"model_type": "bloom"}')
+    assert bench.plan()["train"].settled == {"layout": "padded"}
 
 
 def test_why_names_what_changed(bench: Bench) -> None:

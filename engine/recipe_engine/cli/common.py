@@ -101,7 +101,6 @@ def in_container(overrides: Sequence[str], name: str | None) -> tuple[str, ...]:
     if name is None:
         return tuple(overrides)
     from recipe_containers.image_lock import read_image_lock
-
     from recipe_engine.errors import InvalidArguments
 
     images = read_image_lock()

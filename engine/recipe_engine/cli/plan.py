@@ -59,7 +59,8 @@ def command(recipe_file: str, overrides: tuple[str, ...], container: str | None,
     width = max(len(node.node.id) for node in planned)
     for node in planned:
         state = click.style(f"{node.state:<10}", fg=_COLOURS[node.state])
-        click.echo(f"{node.node.id:<{width}}  {state}  {node.why}")
+        known = "".join(f"; {name} {value}" for name, value in node.settled.items())
+        click.echo(f"{node.node.id:<{width}}  {state}  {node.why}{known}")
     counts = {state: sum(node.state == state for node in planned) for state in _COLOURS}
     click.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count))
     return 0

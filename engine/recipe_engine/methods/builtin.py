@@ -9,6 +9,7 @@ from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.sources import references
+from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainSft
 
 if TYPE_CHECKING:
@@ -120,12 +121,14 @@ def recipe_train_methods() -> Iterator[Method]:
         summary="Supervised fine-tuning",
         options=TrainSft,
         implementation="recipe_engine.methods.train_sft:TrainSft",
+        revision=2,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
         devices=lambda chosen: chosen.devices(),
     )
 

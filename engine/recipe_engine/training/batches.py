@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,10 +39,7 @@ def plan_batches(
 
     Only the very last step can be smaller, so each step weighs the same.
     """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    order = [row for _ in range(epochs) for row in torch.randperm(rows, generator=generator).tolist()]
+    order = _shuffled(rows, epochs, seed)
     steps = math.ceil(len(order) / batch_size)
     if max_steps is not None:
         steps = min(steps, max_steps)
@@ -50,6 +47,53 @@ def plan_batches(
     size = min(micro_batch_size or batch_size, batch_size)
     micro_batches = tuple(tuple(order[start : start + size]) for start in range(0, len(order), size))
     return Plan(micro_batches, batch_size // size, steps)
+
+
+def plan_token_batches(
+    lengths: Sequence[int], *, epochs: int, batch_tokens: int, max_steps: int | None, seed: int
+) -> Plan:
+    """Shuffle each epoch anew and cut the epochs, end to end, into steps of at most ``batch_tokens`` tokens.
+
+    A row that is longer than that is a step of its own. Each step is one micro-batch, which :func:`cut` cuts further.
+
+    Args:
+        lengths: tokens of each row.
+        epochs: passes over the rows.
+        batch_tokens: tokens of a step.
+        max_steps: where to end, if that is earlier.
+        seed: of the order.
+    """
+    steps = cut(_shuffled(len(lengths), epochs, seed), lengths, tokens=batch_tokens)[:max_steps]
+    return Plan(tuple(steps), 1, len(steps))
+
+
+def cut(
+    positions: Sequence[int], lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None
+) -> list[tuple[int, ...]]:
+    """Cut rows into parts, in their order; a part has at least one.
+
+    Args:
+        positions: of the rows.
+        lengths: tokens of each row that there is.
+        rows: the most rows of a part.
+        tokens: the most tokens of a part that has several rows.
+    """
+    parts: list[list[int]] = []
+    size = 0
+    for position in positions:
+        size += lengths[position]
+        if not parts or len(parts[-1]) == rows or (tokens is not None and size > tokens):
+            parts.append([])
+            size = lengths[position]
+        parts[-1].append(position)
+    return [tuple(part) for part in parts]
+
+
+def _shuffled(rows: int, epochs: int, seed: int) -> list[int]:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return [row for _ in range(epochs) for row in torch.randperm(rows, generator=generator).tolist()]
 
 
 def collate(rows: Sequence[Row], pad: int, *, all_tokens: bool = False) -> dict[str, torch.Tensor]:
@@ -79,6 +123,35 @@ def collate(rows: Sequence[Row], pad: int, *, all_tokens: bool = False) -> dict[
         learned[0] = False
         labels[position, :length][learned] = ids[learned]
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False) -> dict[str, Any]:
+    """Rows end to end in one sequence, without padding.
+
+    Args:
+        rows: the rows.
+        all_tokens: learn the prompts too.
+
+    Returns:
+        ``input_ids``, ``position_ids`` and ``labels``, each (1, tokens of all rows), and ``segments``, which says where
+        rows begin and end. Positions start anew in each row; labels are not shifted, and the first token of a row has
+        none, so that no row predicts the next.
+    """
+    import torch
+
+    from recipe_engine.training.packed_attention import SEGMENTS, Segments
+
+    input_ids = torch.tensor([token for row in rows for token in row.input_ids])
+    position_ids = torch.cat([torch.arange(len(row.input_ids)) for row in rows])
+    learned = position_ids > 0
+    if not all_tokens:
+        learned &= torch.tensor([flag for row in rows for flag in row.supervised])
+    return {
+        "input_ids": input_ids[None],
+        "position_ids": position_ids[None],
+        "labels": input_ids.where(learned, IGNORE)[None],
+        SEGMENTS: Segments([len(row.input_ids) for row in rows]),
+    }
 
 
 def by_length(rows: Iterable[Sequence[int]], batch_size: int) -> list[list[int]]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.training.batches import IGNORE, by_length, collate
+from recipe_engine.training.batches import IGNORE, by_length, collate, collate_packed
 from recipe_engine.training.borrow import borrowed
+from recipe_engine.training.head import head_loss
+from recipe_engine.training.packed_attention import SEGMENTS, packed_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
+    from recipe_engine.training.layout import Layout
     from recipe_engine.training.rows import Row
 
 
-def label_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def label_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     """Summed cross-entropy of the labels of a batch, in nats.
 
     The head is applied to the positions that predict a label only: with prompts unlearned, most logits are never
@@ -23,11 +27,37 @@ def label_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Args:
         model: a causal language model of transformers, or a PEFT model around one.
-        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length).
+        batch: of :func:`~recipe_engine.training.batches.collate`, or of
+            :func:`~recipe_engine.training.batches.collate_packed` within
+            :func:`~recipe_engine.training.packed_attention.packed_attention`.
 
     Returns:
         A scalar in float32.
     """
+    return _packed_loss(model, batch) if SEGMENTS in batch else _padded_loss(model, batch)
+
+
+def _packed_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = packed_states(language_model, batch)[0]  # (total, width)
+    targets = batch["labels"][0, 1:]
+    predicting = (targets != IGNORE).nonzero()[:, 0]
+    return head_loss(language_model, hidden.index_select(0, predicting), targets.index_select(0, predicting))
+
+
+def packed_states(language_model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Last hidden states of a packed batch, (1, total, width).
+
+    Args:
+        language_model: a causal language model of transformers, without a wrapper around it.
+        batch: of :func:`~recipe_engine.training.batches.collate_packed`.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids", SEGMENTS)}
+    states: torch.Tensor = language_model.base_model(**inputs, use_cache=False).last_hidden_state
+    return states
+
+
+def _padded_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     import torch.nn.functional as F  # noqa: N812 -- the name that everyone knows
 
     targets = batch["labels"][:, 1:]
@@ -42,7 +72,13 @@ def label_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def mean_loss(
-    model: Any, rows: Sequence[Row], batch_size: int, pad: int, progress: Callable[[int, int], None]
+    model: Any,
+    rows: Sequence[Row],
+    batch_size: int,
+    pad: int,
+    progress: Callable[[int, int], None],
+    *,
+    layout: Layout = "padded",
 ) -> tuple[float, int]:
     """Mean loss of the supervised tokens of all rows, each token counted once.
 
@@ -53,11 +89,18 @@ def mean_loss(
 
     total, tokens, done = 0.0, 0, 0
     device = next(model.parameters()).device
-    with borrowed(model), torch.no_grad():
+    attention = packed_attention(model) if layout == "packed" else nullcontext()
+    with borrowed(model), attention, torch.no_grad():
         for positions in by_length([row.input_ids for row in rows], batch_size):
-            batch = {name: part.to(device) for name, part in collate([rows[p] for p in positions], pad).items()}
+            chosen = [rows[position] for position in positions]
+            batch = on_device(collate_packed(chosen) if layout == "packed" else collate(chosen, pad), device)
             total += label_loss(model, batch).item()
             tokens += int((batch["labels"] != IGNORE).sum())
             done += len(positions)
             progress(done, len(rows))
     return total / tokens, tokens
+
+
+def on_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """A batch with its tensors there."""
+    return {name: part.to(device) if hasattr(part, "to") else part for name, part in batch.items()}

@@ -11,6 +11,9 @@ from recipe_engine.options import option
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+BATCH_SIZE = 16
+MICRO_BATCH_TOKENS = 4096
+
 
 @dataclass(frozen=True)
 class TrainSft:
@@ -27,12 +30,35 @@ class TrainSft:
         minimum=1,
         unit="optimizer steps",
     )
-    batch_size: int = option("Samples of one optimizer step, over all devices.", default=16, minimum=1, unit="samples")
+    batch_size: int | None = option(
+        f"Samples of one optimizer step, over all devices; {BATCH_SIZE} where batch_tokens is left out too.",
+        default=None,
+        minimum=1,
+        unit="samples",
+    )
+    batch_tokens: int | None = option(
+        "Tokens of one optimizer step, prompts included and padding not: as many samples as fit, and at least one.",
+        default=None,
+        minimum=1,
+        unit="tokens",
+    )
     micro_batch_size: int | None = option(
         "Samples that are in memory at once; gradients are accumulated. All of the batch where left out.",
         default=None,
         minimum=1,
         unit="samples",
+    )
+    micro_batch_tokens: int | None = option(
+        "Tokens that are in memory at once, of at least one sample; gradients are accumulated. "
+        f"With batch_tokens {MICRO_BATCH_TOKENS} where left out, with batch_size all of the batch.",
+        default=None,
+        minimum=1,
+        unit="tokens",
+    )
+    layout: Literal["auto", "padded"] = option(
+        "How samples lie in memory: auto is end to end without padding for every architecture that can keep them "
+        "apart so, padded is side by side.",
+        default="auto",
     )
     learning_rate: float = option("Peak learning rate.", default=2e-4, above=0, maximum=1)
     schedule: Literal["linear", "cosine", "constant"] = option(
@@ -92,6 +118,18 @@ class TrainSft:
         default="no",
     )
 
+    @property
+    def rows(self) -> int:
+        """Samples of one optimizer step, where tokens do not count."""
+        return self.batch_size or BATCH_SIZE
+
+    @property
+    def tokens_at_once(self) -> int | None:
+        """Tokens of one micro-batch; ``None`` where they do not limit it."""
+        if self.batch_tokens is None or self.micro_batch_size is not None:
+            return self.micro_batch_tokens
+        return min(self.batch_tokens, self.micro_batch_tokens or MICRO_BATCH_TOKENS)
+
     def data_sets(self) -> Mapping[str, str]:
         """Role -> data set."""
         return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
@@ -105,6 +143,10 @@ class TrainSft:
         found = []
         if self.warmup_ratio is not None and self.warmup_steps is not None:
             found.append(("warmup_steps", "warmup_ratio is given too: give one of the two"))
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            found.append(("micro_batch_size", f"it must divide batch_size, which is {self.batch_size}"))
+        if self.batch_size is not None and self.batch_tokens is not None:
+            found.append(("batch_tokens", "batch_size is given too: give one of the two"))
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            found.append(("micro_batch_tokens", "micro_batch_size is given too: give one of the two"))
+        if self.micro_batch_size is not None and self.batch_tokens is None and self.rows % self.micro_batch_size:
+            found.append(("micro_batch_size", f"it must divide batch_size, which is {self.rows}"))
         return found

@@ -24,6 +24,8 @@ _TRAINER_STATE = "trainer_state"
 _SCHEDULER = "scheduler"
 _PROGRESS = "progress"
 _SCALER = "scaler"
+PARTS = "parts"
+"""Name of the list of batches that make up one entry of the plan."""
 _DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -131,6 +133,9 @@ class ResumableTrainer(Trainer):
 class PlannedTrainer(ResumableTrainer):
     """Learns the next token.
 
+    What is loaded for one entry of the plan is ``{PARTS: batches}``: they go through the model one after the other, and
+    their gradients are added up.
+
     Args:
         progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
         mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
@@ -147,12 +152,15 @@ class PlannedTrainer(ResumableTrainer):
         # compute_loss divides by the labels of the whole step itself.
         self.loss_is_scaled_for_ga = True
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """The loss of all parts, and their gradients."""
+        loss = torch.zeros((), device=self.args.device)
+        for part in inputs[PARTS]:
+            loss += super().training_step(model, part, num_items_in_batch)
+        return loss
+
     def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean over the labels of the whole optimizer step, however it is cut into micro-batches."""
         del return_outputs
@@ -174,8 +182,9 @@ class PlannedTrainer(ResumableTrainer):
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer.optimizer)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
-        return sum((batch["labels"] != IGNORE).sum() for batch in batch_samples).to(device)
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
+        parts = [part for batch in batch_samples for part in batch[PARTS]]
+        return sum((part["labels"] != IGNORE).sum() for part in parts).to(device)
 
     def further_state(self) -> dict[str, Any]:
         """The course of the evaluation loss, and the scale of the loss where there is one."""

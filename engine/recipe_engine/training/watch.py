@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback  # noqa: TID253 -- imported in the worker only
 
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.loss import mean_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from recipe_engine.contract import Reporter
     from recipe_engine.training.options import TrainSft
-    from recipe_engine.training.rows import Row
 
 
 @dataclass(slots=True)
@@ -56,18 +54,14 @@ class Watch(TrainerCallback):
     """Reports each step, measures the evaluation loss when it is due, and ends a training that should end.
 
     Args:
-        model: what is trained.
-        eval_rows: what the loss is measured on; may be empty.
         options: of the training.
-        pad: id of the padding token.
+        evaluate: measures the evaluation loss, in nats a token.
         reporter: who is told.
     """
 
-    def __init__(self, model: Any, eval_rows: Sequence[Row], options: TrainSft, pad: int, reporter: Reporter) -> None:
-        self._model = model
-        self._eval_rows = eval_rows
+    def __init__(self, options: TrainSft, evaluate: Callable[[], float], reporter: Reporter) -> None:
         self._options = options
-        self._pad = pad
+        self._evaluate = evaluate
         self._reporter = reporter
         self.progress = Progress()
         self.first_batch = 0
@@ -109,9 +103,7 @@ class Watch(TrainerCallback):
             )
 
     def _eval_loss(self, step: int) -> float:
-        loss, _tokens = mean_loss(
-            self._model, self._eval_rows, self._options.batch_size, self._pad, lambda _done, _total: None
-        )
+        loss = self._evaluate()
         if not math.isfinite(loss):
             raise StageFailed(
                 f"train: the evaluation loss after step {step} is {loss}.", "Lower learning_rate, or give it a warmup."

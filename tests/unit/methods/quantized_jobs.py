@@ -11,9 +11,12 @@ from transformers import AutoTokenizer
 
 from recipe_engine.methods.adapt_lora import AdaptLora
 from recipe_engine.methods.options import AdaptLora as LoraOptions
-from recipe_engine.training.batches import collate
+from recipe_engine.training.adapter_products import adapter_products
+from recipe_engine.training.batches import collate, collate_packed
 from recipe_engine.training.generation import Decoding, greedy
+from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.loss import label_loss, mean_loss
+from recipe_engine.training.packed_attention import packed_attention
 
 if TYPE_CHECKING:
     from recipe_engine.training.rows import Row
@@ -46,6 +49,20 @@ def gradients(model: Any, rows: list[Row]) -> dict[str, torch.Tensor]:
     model.zero_grad()
     label_loss(model, collate(rows, PAD)).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def assert_as_with_peft(model: Any, rows: list[Row]) -> None:
+    """Without padding and with products of our own, the gradients are those of padded rows and PEFT's products."""
+    expected = gradients(model, rows)
+    expected = {name: gradient.clone() for name, gradient in expected.items()}
+    model.zero_grad()
+    with packed_attention(model), adapter_products(model):
+        prove_isolation(model, rows)
+        label_loss(model, collate_packed(rows)).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            distance = (parameter.grad - expected[name]).norm() / expected[name].norm()
+            assert distance < 1e-4, name
 
 
 def loss(model: Any, rows: list[Row]) -> float:

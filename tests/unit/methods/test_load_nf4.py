@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tests import tiny
 from tests.unit.methods.quantized_jobs import (
+    assert_as_with_peft,
     assert_equal,
     evaluate,
     gradients,
@@ -141,6 +142,11 @@ def test_gradients_are_those_of_the_dequantized_model(tmp_path: Path, folder: Pa
     quantized = gradients(with_lora(tmp_path, live), rows)
     for name, gradient in gradients(with_lora(tmp_path, plain), rows).items():
         torch.testing.assert_close(quantized[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_end_to_end_learn_what_peft_learns(tmp_path: Path, folder: Path, rows: list[Row]) -> None:
+    model, _ = load(tmp_path, folder, compute_dtype="float32")
+    assert_as_with_peft(with_lora(tmp_path, model), rows)
 
 
 def test_lora_learns_on_it_and_the_adapter_is_restored(tmp_path: Path, folder: Path, rows: list[Row]) -> None:

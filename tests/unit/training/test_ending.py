@@ -21,7 +21,7 @@ JOB: dict[str, Any] = {
     "epochs": 3,
     "eval_steps": 1,
     "checkpoint_steps": 3,
-    "learning_rate": 0.1,
+    "learning_rate": 0.08,
     "schedule": "constant",
 }
 PATIENT = JOB | {"early_stopping_patience": 2, "keep_best": True}
@@ -117,7 +117,7 @@ def test_a_damaged_best_checkpoint_is_made_again(
     assert tiny.folder_digests(folder) == tiny.folder_digests(whole[1])
 
 
-MIXED: dict[str, Any] = {"epochs": 3, "micro_batch_size": 2, "checkpoint_steps": 2}
+MIXED: dict[str, Any] = {"epochs": 3, "loss_on": "all", "micro_batch_size": 2, "checkpoint_steps": 2}
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

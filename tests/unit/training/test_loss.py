@@ -112,7 +112,7 @@ def trained_step(root: Path, folder: Path, rows: list[Row], plan: Plan) -> tuple
     """Weights after one step of plain gradient descent by the real trainer, and its log."""
     from transformers import TrainingArguments
 
-    from recipe_engine.training.trainer import PlannedTrainer
+    from recipe_engine.training.trainer import PARTS, PlannedTrainer
     from recipe_engine.training.watch import Progress
 
     class PlainDescent(PlannedTrainer):
@@ -140,7 +140,7 @@ def trained_step(root: Path, folder: Path, rows: list[Row], plan: Plan) -> tuple
     )
     trainer = PlainDescent(
         plan=plan,
-        load=lambda positions: collate([rows[row] for row in positions], PAD),
+        load=lambda positions: {PARTS: [collate([rows[row] for row in positions], PAD)]},
         work=root,
         progress=Progress(),
         model=model,

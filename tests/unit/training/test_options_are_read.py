@@ -17,6 +17,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "epochs": {"epochs": 1},
     "max_steps": {"max_steps": 3},
     "batch_size": {"batch_size": 5},
+    "batch_tokens": {"batch_size": None, "batch_tokens": 100},
     "learning_rate": {"learning_rate": 4e-3},
     "schedule": {"schedule": "cosine"},
     "warmup_ratio": {"warmup_steps": None, "warmup_ratio": 0.5},
@@ -35,9 +36,12 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "checkpoint_steps": {"checkpoint_steps": 1},
     "gradient_checkpointing": {"gradient_checkpointing": True},
 }
-# Names of data sets, read by the graph; and micro-batches, whose sums round differently and mean the same.
-# Of the last two, test_ending.py has more to say.
-ELSEWHERE = {"data", "eval_data", "micro_batch_size", "early_stopping_threshold", "keep_best"}
+# Names of data sets, read by the graph; micro-batches and layouts, whose sums round differently and mean the same: of
+# them test_packing.py has more to say, and test_ending.py of the last two.
+ELSEWHERE = {
+    *("data", "eval_data", "micro_batch_size", "micro_batch_tokens", "layout"),
+    *("early_stopping_threshold", "keep_best"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,126 @@
+"""LoRA's products in the precision of the layer that they are added to, with factors that stay in float32.
+
+PEFT computes them in float32 whatever the model is in, which leaves the fast units of CPU and GPU idle. Here one
+function with a gradient of its own takes their place while a model is trained. PEFT's modules, and what is saved, stay
+as they are. DoRA has further terms and keeps PEFT's way.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Classes of PEFT's that add x A^T B^T to the result of a layer of whatever kind.
+_KINDS = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})
+_DRAWS = 2**16  # a mask is drawn with 16 bits for each number
+
+
+@contextmanager
+def adapter_products(model: Any) -> Iterator[None]:
+    """Let a model's adapters multiply in the precision of their layers, for the time of the block.
+
+    Args:
+        model: any; one without adapters stays as it is.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
+    try:
+        for layer in layers:
+            layer.forward = partial(_forward, layer)
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _is_plain(layer: Any) -> bool:
+    return type(layer).__name__ in _KINDS and not layer.lora_variant and not any(layer.lora_bias.values())
+
+
+def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """What PEFT's layer computes for x of (…, in): (…, out)."""
+    result: torch.Tensor = layer.base_layer(x)
+    for name in layer.active_adapters:
+        if name in layer.lora_A and not layer.disable_adapters:
+            dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
+            factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+            result = LoraProduct.apply(result, x, *factors, layer.scaling[name], dropout)
+    return result
+
+
+class LoraProduct(torch.autograd.Function):
+    """y + s dropout(x) A^T B^T, its products in the dtype of y (Hu et al., 2021: LoRA, section 4.1)."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
+        ctx: Any,
+        result: torch.Tensor,
+        x: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        scaling: float,
+        dropout: float,
+    ) -> torch.Tensor:
+        """The sum.
+
+        Args:
+            ctx: of autograd.
+            result: y, what the layer itself gives, (…, out).
+            x: what the layer gets, (…, in).
+            first: A, (rank, in), in float32.
+            second: B, (out, rank), in float32.
+            scaling: s.
+            dropout: share of the numbers of x that are left out; the others are scaled by 1 / (1 - dropout).
+
+        Returns:
+            (…, out), in the dtype of ``result``.
+        """
+        rows = x.reshape(-1, x.shape[-1]).to(result.dtype)
+        mask = _mask(rows, dropout) if dropout else None
+        kept = rows if mask is None else rows * mask
+        inner = kept @ first.to(result.dtype).T
+        scale = scaling / (1.0 - dropout)
+        ctx.save_for_backward(x, mask, inner, first, second)
+        ctx.scale = scale
+        out = torch.addmm(result.reshape(-1, result.shape[-1]), inner, second.to(result.dtype).T, alpha=scale)
+        return out.view(result.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Of y, x, A and B: dy; s (dy B) A through the mask; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
+        x, mask, inner, first, second = ctx.saved_tensors
+        _, wants_x, wants_first, wants_second, *_ = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_inner = rows @ second.to(rows.dtype)
+        of_x = of_first = of_second = None
+        if wants_x:
+            of_x = (of_inner * ctx.scale) @ first.to(rows.dtype)
+            of_x = (of_x if mask is None else of_x * mask).view(x.shape).to(x.dtype)
+        if wants_first:
+            kept = x.reshape(-1, x.shape[-1]).to(rows.dtype)
+            kept = kept if mask is None else kept * mask
+            of_first = (of_inner.T @ kept).to(first.dtype) * ctx.scale
+        if wants_second:
+            of_second = (rows.T @ inner).to(second.dtype) * ctx.scale
+        return gradient, of_x, of_first, of_second, None, None
+
+
+def _mask(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    """1 where a number is kept and 0 elsewhere, as bytes in the shape of ``like``.
+
+    On a CPU, PyTorch draws a mask number by number, which takes longer than the layer's product. Sixteen bits for each
+    are enough: the share that is left out is right to 1/131072.
+    """
+    if like.device.type != "cpu":
+        return torch.empty(like.shape, dtype=torch.uint8, device=like.device).bernoulli_(1.0 - dropout)
+    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: like.numel()].view(like.shape)
+    return (bits >= round(dropout * _DRAWS) - _DRAWS // 2).view(torch.uint8)

@@ -1,0 +1,173 @@
+"""Attention within each row of a packed sequence, for every model that uses transformers' registry of functions.
+
+The rows of a micro-batch lie end to end in one sequence of shape (1, total). Each is attended to on its own: in plain
+products where it is short, which is faster on a CPU, and by PyTorch's fused attention where it is long.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone knows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NAME = "recipe_packed"
+_IMPLEMENTATION = "_attn_implementation"  # where transformers' attention layers look it up
+SEGMENTS = "segments"
+"""The keyword by which a batch brings its :class:`Segments`, through the model, to every layer's attention."""
+# Up to here the products of all heads are faster than the fused kernel, and their scores take less memory than what
+# the layer keeps of the row anyway.
+_LONGEST_IN_PRODUCTS = 512
+
+
+class Segments:
+    """Where rows begin and end in a packed sequence; known to the host, so that no layer waits for a GPU.
+
+    Args:
+        lengths: tokens of each row, in the order of the sequence.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = list(lengths)
+        self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def mask(self, length: int, groups: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores of a row: 0 where a token is seen, minus infinity elsewhere.
+
+        Args:
+            length: of the row.
+            groups: query heads that share a key head.
+            window: tokens that are seen, the own included; ``None`` for all before.
+            like: has the device and dtype of the result.
+
+        Returns:
+            (groups * length, length); made once for all layers.
+        """
+        key = (length, groups, window, like.dtype, like.device)
+        if key not in self._masks:
+            hidden = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+            if window is not None:
+                hidden |= torch.ones_like(hidden).tril(-window)
+            mask = torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+            self._masks[key] = mask.repeat(groups, 1)
+        return self._masks[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What an architecture asks of its attention."""
+
+    segments: Segments
+    scaling: float
+    dropout: float
+    window: int | None
+    softcap: float | None
+
+
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    """Let a model attend within the rows of packed sequences only, for the time of the block."""
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    found = [vars(module).get("config") for module in model.modules()]
+    configs = {id(config): config for config in found if isinstance(config, PreTrainedConfig)}.values()
+    before = [(config, getattr(config, _IMPLEMENTATION)) for config in configs]
+    try:
+        for config in configs:
+            setattr(config, _IMPLEMENTATION, NAME)
+        yield
+    finally:
+        for config, implementation in before:
+            setattr(config, _IMPLEMENTATION, implementation)
+
+
+def _no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> None:
+    """Which tokens see each other is decided in the attention; transformers need not make a mask."""
+    if attention_mask is not None:
+        raise ValueError("a packed sequence has no padding, so it takes no attention mask")
+
+
+def _attention(
+    _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: None, **asked: Any
+) -> tuple[torch.Tensor, None]:
+    """An attention function in the form that transformers calls.
+
+    Args:
+        query: (1, heads, total, width of a head).
+        key: (1, key heads, total, width of a head).
+        value: as ``key``.
+        **asked: ``scaling``, ``dropout``, ``sliding_window``, ``softcap`` of the architecture, and the segments.
+
+    Returns:
+        (1, total, heads, width of a head), and no weights.
+
+    Raises:
+        ValueError: where the model did not hand on the segments.
+    """
+    segments: Segments | None = asked.get(SEGMENTS)
+    if segments is None:
+        raise ValueError("the model does not hand on where the rows of a packed sequence begin and end")
+    scaling = asked.get("scaling")
+    form = _Form(
+        segments=segments,
+        scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
+        dropout=asked.get("dropout", 0.0),
+        window=asked.get("sliding_window"),
+        softcap=asked.get("softcap"),
+    )
+    # Slices would cost a whole zero-filled sequence each in the backward pass.
+    queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
+    rows = zip(queries, keys, values, strict=True)
+    return torch.cat([_row(*row, form) for row in rows], dim=1), None
+
+
+def _row(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form) -> torch.Tensor:
+    """(1, length, heads, width) of one row."""
+    length = query.shape[2]
+    window = form.window if form.window is not None and form.window < length else None
+    if form.softcap is not None or (length <= _LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
+        return _by_products(query, key, value, form, window)
+    mask = form.segments.mask(length, 1, window, query) if window is not None else None
+    out = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=form.dropout,
+        is_causal=mask is None,
+        scale=form.scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+def _is_better_in_products(query: torch.Tensor) -> bool:
+    """Not on a GPU, where each product is a launch; not in float16, which has no room for a scaled loss's gradients."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    return bool(query.device.type == "cpu" and dtype != torch.float16)
+
+
+def _by_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form, window: int | None
+) -> torch.Tensor:
+    _, heads, length, width = query.shape
+    key_heads = key.shape[1]
+    mask = form.segments.mask(length, heads // key_heads, window, query)
+    # Query heads that share a key head are further rows of its product.
+    queries, keys = query.reshape(key_heads, -1, width), key[0].transpose(1, 2)
+    if form.softcap is None:
+        scores = torch.baddbmm(mask, queries, keys, alpha=form.scaling)
+    else:
+        scores = torch.tanh(torch.bmm(queries, keys) * (form.scaling / form.softcap)) * form.softcap + mask
+    weights = torch.softmax(scores, dim=-1)
+    if form.dropout:
+        weights = F.dropout(weights, form.dropout)
+    out = torch.bmm(weights, value[0])
+    return out.view(1, heads, length, -1).transpose(1, 2)

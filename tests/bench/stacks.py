@@ -1,0 +1,248 @@
+"""Ways to fine-tune the bench's model, each in a process of its own: a line of input asks for one measurement.
+
+``python -m tests.bench.stacks NAME FOLDER KIND`` answers each line with the CPU seconds of one epoch of 32 rows in two
+steps. All stacks train the same model on the same rows, with LoRA of rank 16 and dropout 0.05 on every linear layer.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from tests import tiny
+
+LONGEST, BATCH, ROWS, PAD = 512, 16, 32, 0
+SHAPE: dict[str, Any] = {
+    "vocab_size": 16384,
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+    "pad_token_id": PAD,
+}
+"""34 million parameters."""
+Data = list[tuple[list[int], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a stack is given.
+
+    Attributes:
+        folder: of the base model.
+        rows: token ids, and how many of them are the prompt.
+        seed: of order and dropout.
+    """
+
+    folder: Path
+    rows: Data
+    seed: int
+
+
+def lengths(kind: str) -> list[int]:
+    """Tokens of each row, without chance.
+
+    Args:
+        kind: ``skewed``, with 89 tokens at the median and 137 on average, or ``uniform`` from 66 to 206.
+    """
+    shares = [(row + 0.5) / ROWS for row in range(ROWS)]
+    if kind == "uniform":
+        return [round(64 + 144 * share) for share in shares]
+    spread = NormalDist(math.log(89), 1.05)
+    return [min(max(round(math.exp(spread.inv_cdf(share))), 8), LONGEST) for share in shares]
+
+
+def token_rows(kind: str) -> Data:
+    """Rows of random tokens, the first half of each its prompt."""
+    chance = np.random.default_rng(0)
+    return [(chance.integers(3, SHAPE["vocab_size"], length).tolist(), length // 2) for length in lengths(kind)]
+
+
+def write_model(folder: Path) -> None:
+    """The base model in float32, and a tokenizer that nothing is tokenized with."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SHAPE)).save_pretrained(folder)
+    tiny.write_tokenizer(folder)
+
+
+def lora() -> Any:
+    """The adapters of all stacks."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def adapted(folder: Path, dtype: torch.dtype) -> Any:
+    """The base model with adapters, as PEFT makes them."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), lora())
+
+
+def measured(trainer: Any) -> float:
+    """CPU seconds of a training, without the set-up of its Trainer."""
+    began = time.process_time()
+    trainer.train()
+    return time.process_time() - began
+
+
+def arguments(kind: type[Any], job: Job, **more: Any) -> Any:
+    """Of a Trainer."""
+    common = {
+        "output_dir": "build/bench/out",
+        "per_device_train_batch_size": BATCH,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-3,
+        "seed": job.seed,
+        "save_strategy": "no",
+        "logging_steps": 1000,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    return kind(**common | more)
+
+
+class Clock(tiny.Recorder):
+    """From the beginning of the first step to the end of the last one."""
+
+    began = ended = 0.0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """See ``Reporter.progress``."""
+        super().progress(done, total, unit)
+        if done == 0:
+            self.began = time.process_time()
+        self.ended = time.process_time()
+
+
+def ours(job: Job, **options: Any) -> float:
+    """The loop of ``train.sft``."""
+    from recipe_engine.training.options import TrainSft
+    from recipe_engine.training.rows import Row
+    from recipe_engine.training.sft import train
+
+    rows = [
+        Row(number, tuple(ids), tuple(at >= prompt for at in range(len(ids))), prompt, "", "")
+        for number, (ids, prompt) in enumerate(job.rows)
+    ]
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as work:
+        chosen = TrainSft(batch_size=BATCH, learning_rate=1e-3, **options)
+        model = adapted(job.folder, torch.bfloat16)
+        request = tiny.stage_request(Path(work), chosen, model=model, seed=job.seed, reporter=clock)
+        train(request, rows, [], PAD)
+    return clock.ended - clock.began
+
+
+def padded(job: Job) -> float:
+    """Ours, with rows side by side."""
+    return ours(job, layout="padded")
+
+
+def packed_peft(job: Job) -> float:
+    """Ours without padding, but with PEFT's own products."""
+    with without_products():
+        return ours(job)
+
+
+def padded_peft(job: Job) -> float:
+    """Ours with padding to the longest row of a step and PEFT's own products; the loss is at labels only."""
+    with without_products():
+        return padded(job)
+
+
+@contextmanager
+def without_products() -> Iterator[None]:
+    """PEFT's own products in the loop of ``train.sft``."""
+    from recipe_engine.training import sft
+
+    kept = vars(sft)["adapter_products"]
+    vars(sft)["adapter_products"] = nullcontext
+    try:
+        yield
+    finally:
+        vars(sft)["adapter_products"] = kept
+
+
+def textbook(job: Job) -> float:
+    """Padding to 512, float32, transformers' Trainer; every token is learned."""
+    from transformers import Trainer, TrainingArguments
+
+    def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        ids = torch.full((len(batch), LONGEST), PAD)
+        for number, row in enumerate(batch):
+            ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": ids.where(ids != PAD, -100)}
+
+    data: Any = [{"input_ids": ids} for ids, _ in job.rows]
+    options = arguments(TrainingArguments, job, remove_unused_columns=False)
+    return measured(Trainer(adapted(job.folder, torch.float32), options, collate, train_dataset=data))
+
+
+def trl_default(job: Job) -> float:
+    """SFTTrainer as it comes: float32 weights under bfloat16 autocast, activations computed again."""
+    return _trl(job, {}, {})
+
+
+def trl_packed(job: Job) -> float:
+    """SFTTrainer tuned: packing that keeps all tokens, weights in bfloat16, activations kept."""
+    tuned = {"packing": True, "packing_strategy": "bfd_split", "gradient_checkpointing": False, "bf16": False}
+    size = {"per_device_train_batch_size": math.ceil(sum(len(ids) for ids, _ in job.rows) / LONGEST / 2)}
+    return _trl(job, tuned | size, {"dtype": torch.bfloat16})
+
+
+def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> float:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    masks = [[0] * prompt + [1] * (len(ids) - prompt) for ids, prompt in job.rows]
+    return measured(
+        SFTTrainer(
+            AutoModelForCausalLM.from_pretrained(job.folder, **loading),
+            arguments(SFTConfig, job, max_length=LONGEST, **tuned),
+            train_dataset=Dataset.from_dict({"input_ids": [ids for ids, _ in job.rows], "completion_mask": masks}),
+            processing_class=AutoTokenizer.from_pretrained(job.folder),
+            peft_config=lora(),
+        )
+    )
+
+
+STACKS: dict[str, Callable[[Job], float]] = {
+    "ours": ours,
+    "packed-peft": packed_peft,
+    "padded-peft": padded_peft,
+    "textbook": textbook,
+    "trl-default": trl_default,
+    "trl-packed": trl_packed,
+}
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    name, folder, kind = sys.argv[1:]
+    torch.set_num_threads(1)
+    answers, sys.stdout = sys.stdout, sys.stderr  # what trainers print is no answer
+    for seed, _ in enumerate(sys.stdin):
+        print(STACKS[name](Job(Path(folder), token_rows(kind), seed)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""LoRA's products against PEFT's own, and against a step that was derived by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny
+
+from recipe_engine.training.adapter_products import LoraProduct, _mask, adapter_products
+from recipe_engine.training.batches import collate
+from recipe_engine.training.loss import label_loss
+from recipe_engine.training.rows import Row, read_rows
+
+PAD = 297
+
+
+@pytest.fixture(scope="module")
+def rows(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    folder = tmp_path_factory.mktemp("data")
+    return read_rows(tiny.prepare_data(folder, tiny.instruction_rows(4), llama))
+
+
+def step(model: Any, rows: list[Row]) -> tuple[float, torch.Tensor]:
+    """Loss and the gradients of all factors, one after the other."""
+    model.zero_grad()
+    loss = label_loss(model, collate(rows, PAD))
+    loss.backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert all(weight.grad is not None and weight.grad.dtype == torch.float32 for weight in trained)
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in trained])
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+@pytest.mark.parametrize("options", [{}, {"rslora": True, "alpha": 3.0}, {"target_modules": ("down_proj", "c_proj")}])
+@pytest.mark.parametrize("base", ["llama", "gpt2"])
+def test_in_float32_it_is_peft(
+    base: str, options: dict[str, Any], rows: list[Row], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(base)
+    targets = options.get("target_modules")
+    options = options | ({"target_modules": targets[:1] if base == "llama" else targets[1:]} if targets else {})
+    model = tiny.adapted_model(tmp_path, folder, **options)
+    expected, gradients = step(model, rows)
+    with adapter_products(model):
+        found, others = step(model, rows)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert distance(others, gradients) < 1e-5
+
+
+def test_in_bfloat16_it_is_as_near_to_the_truth_as_peft(rows: list[Row], tmp_path: Path, llama: Path) -> None:
+    model, exact = (tiny.adapted_model(tmp_path, llama, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    with torch.no_grad():  # the base in both has the weights that bfloat16 can hold
+        for weight, rounded in zip(exact.parameters(), model.parameters(), strict=True):
+            weight.copy_(rounded)
+    truth, true_gradients = step(exact, rows)
+    peft, peft_gradients = step(model, rows)
+    with adapter_products(model):
+        ours, our_gradients = step(model, rows)
+    assert ours == pytest.approx(truth, rel=5e-3)
+    assert peft == pytest.approx(truth, rel=5e-3)
+    # Most of the distance is the model's own rounding, which both share.
+    assert distance(our_gradients, true_gradients) < 1.5 * distance(peft_gradients, true_gradients)
+
+
+def test_in_bfloat16_one_layer_is_right_to_half_a_percent() -> None:
+    """Against the same numbers in float64."""
+    torch.manual_seed(0)
+    result, x, gradient = (torch.randn(50, 64).bfloat16() for _ in range(3))
+    first, second = torch.randn(16, 64), torch.randn(64, 16)
+    found = products(result, x, first, second, gradient)
+    exact = products(*(tensor.double() for tensor in (result, x, first, second, gradient)))
+    assert [tensor.dtype for tensor in found] == [torch.bfloat16] * 3 + [torch.float32] * 2
+    for one, other in zip(found, exact, strict=True):
+        assert distance(one, other) < 5e-3
+
+
+def products(*given: torch.Tensor) -> list[torch.Tensor]:
+    """The sum, and the gradients of y, x, A and B."""
+    tensors = [tensor.requires_grad_() for tensor in given[:4]]
+    out = LoraProduct.apply(*tensors, 0.5, 0.0)
+    return [out.detach(), *torch.autograd.grad(out, tensors, given[4])]
+
+
+def test_a_step_by_hand() -> None:
+    """y = W x + s B A x at one row: x = (1, 2), A = (1, -1), B = (3, 5), s = 2; the gradient of y is (1, 10)."""
+    result, x = torch.zeros(1, 2, requires_grad=True), torch.tensor([[1.0, 2.0]], requires_grad=True)
+    first, second = torch.tensor([[1.0, -1.0]], requires_grad=True), torch.tensor([[3.0], [5.0]], requires_grad=True)
+    out = LoraProduct.apply(result, x, first, second, 2.0, 0.0)
+    out.backward(torch.tensor([[1.0, 10.0]]))
+    # A x = -1, so s B A x = (-6, -10); B^T dy = 53, so dA = 2 * 53 x and dx = 2 * 53 A; dB = 2 * (-1) dy.
+    assert out.tolist() == [[-6.0, -10.0]]
+    for tensor, gradient in (
+        (result, [[1.0, 10.0]]),
+        (x, [[106.0, -106.0]]),
+        (first, [[106.0, 212.0]]),
+        (second, [[-2.0], [-20.0]]),
+    ):
+        assert tensor.grad is not None
+        assert tensor.grad.tolist() == gradient
+
+
+def test_dropout_by_hand() -> None:
+    """With the mask that is drawn, it is the plain formula; autograd finds the gradients."""
+    torch.manual_seed(3)
+    result, x = torch.randn(5, 7, 6, requires_grad=True), torch.randn(5, 7, 4, requires_grad=True)
+    first, second = torch.randn(2, 4, requires_grad=True), torch.randn(6, 2, requires_grad=True)
+    gradient = torch.randn(5, 7, 6)
+    tensors = (result, x, first, second)
+    torch.manual_seed(4)
+    out = LoraProduct.apply(*tensors, 1.5, 0.25)
+    found = torch.autograd.grad(out, tensors, gradient)
+    torch.manual_seed(4)
+    mask = _mask(x.reshape(-1, 4), 0.25).view(x.shape)
+    assert 0 < mask.sum() < mask.numel()
+    plain = result + 1.5 * ((x * mask / 0.75) @ first.T @ second.T)
+    torch.testing.assert_close(out, plain)
+    torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
+
+
+@pytest.mark.parametrize("dropout", [0.05, 0.1, 0.5])
+def test_masks_leave_out_the_right_share(dropout: float) -> None:
+    torch.manual_seed(0)
+    mask = _mask(torch.empty(1001, 999), dropout)
+    share = 1 - mask.float().mean().item()
+    assert share == pytest.approx(dropout, abs=4 * (dropout * (1 - dropout) / mask.numel()) ** 0.5)
+    columns = mask.float().mean(dim=0)
+    assert columns.std().item() == pytest.approx((dropout * (1 - dropout) / 1001) ** 0.5, rel=0.1)
+    neighbours = (mask[:, 1:].float() - columns[1:]) * (mask[:, :-1].float() - columns[:-1])
+    assert abs(neighbours.mean().item()) < 4 * dropout * (1 - dropout) / 1000
+
+
+def test_dropout_is_off_in_evaluation_and_nothing_stays_behind(rows: list[Row], tmp_path: Path, llama: Path) -> None:
+    model = tiny.adapted_model(tmp_path, llama, dropout=0.5)
+    before = tiny.model_state(model)
+    expected = label_loss(model, collate(rows, PAD)).item()
+    with adapter_products(model):
+        assert label_loss(model, collate(rows, PAD)).item() == pytest.approx(expected, rel=1e-6)
+        model.train()
+        assert label_loss(model, collate(rows, PAD)).item() != pytest.approx(expected, rel=1e-3)
+        model.eval()
+    after = tiny.model_state(model)
+    tiny.assert_same_state(after, before, generators=False)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_dora_keeps_its_own_way(tmp_path: Path, llama: Path) -> None:
+    model = tiny.adapted_model(tmp_path, llama, dora=True)
+    with adapter_products(model):
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_frozen_adapter_below_gets_no_gradient(rows: list[Row], tmp_path: Path, llama: Path) -> None:
+    from peft import LoraConfig
+
+    model = tiny.adapted_model(tmp_path, llama)
+    model.add_adapter("below", LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    model.base_model.set_adapter(["below", "default"])
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(".default." in name)
+    expected, gradients = step(model, rows)
+    with adapter_products(model):
+        found, others = step(model, rows)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert distance(others, gradients) < 1e-5
