@@ -1,7 +1,7 @@
 """A part of a registry as one file: an uncompressed tar archive that holds the same bytes whenever it is written.
 
 Its first member, ``index.json``, lists all others in their order, with size and sha256. They are
-``artifacts/<hex>/…`` with manifests, ``keys/<hex>.json`` and ``runs/<id>/…``.
+``artifacts/<hex>/…`` with manifests, ``keys/<hex>.json``, ``further/<hex>.<hex>.json`` and ``runs/<id>/…``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from recipe_registry import checking, documents, durable, manifest
 from recipe_registry.digests import CHUNK_BYTES, sha256_bytes
 from recipe_registry.errors import DamagedArtifact, RefusedArchive
 from recipe_registry.intake import Intake, is_inside
+from recipe_registry.key_files import paths_of
 from recipe_registry.manifest import MANIFEST_FILE, Entry
 from recipe_registry.selection import PREFIX, Selection, Transfer, run_files
 from recipe_registry.streams import Progress, chunks_of, describe, told, verified
@@ -89,8 +90,8 @@ def _sources(registry: Registry, chosen: Selection) -> Iterator[Source]:
         yield _small(f"{folder}/{MANIFEST_FILE}", data)
         for entry in artifact.entries:
             yield Entry(f"{folder}/{entry.path}", entry.sha256, entry.size), artifact.path / entry.path
-    for record in chosen.keys:
-        yield _small(f"keys/{record.key.removeprefix(PREFIX)}.json", documents.encode_file(record.to_json()))
+    for path, record in paths_of(chosen.keys):
+        yield _small(path, documents.encode_file(record.to_json()))
     for run in chosen.runs:
         folder_of_run = registry.runs.directory(run)
         for path in run_files(folder_of_run):

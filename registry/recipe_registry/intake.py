@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from recipe_registry import durable, keys, manifest, record
 from recipe_registry.digests import sha256_bytes
 from recipe_registry.errors import DamagedRun, RegistryError, UnknownRun
+from recipe_registry.key_files import FURTHER, key_in
 from recipe_registry.manifest import MANIFEST_FILE, Entry, Manifest
 from recipe_registry.record import RUN_FILE, RunRecord
 from recipe_registry.selection import PREFIX, Transfer, run_files
@@ -25,7 +26,7 @@ _NO_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno
 class Intake:
     """A folder in ``tmp/`` that is filled, checked and then taken over; with an error, nothing was there.
 
-    It holds ``artifacts/<hex>/…``, ``keys/<hex>.json`` and ``runs/<id>/…``.
+    It holds ``artifacts/<hex>/…``, ``keys/<hex>.json``, ``further/<hex>.<hex>.json`` and ``runs/<id>/…``.
 
     Args:
         registry: where it all goes.
@@ -89,7 +90,7 @@ class Intake:
             StoreNotWritable: the disk or a permission forbids it.
         """
         folders = {name: self._manifest(name) for name in self._names("artifacts")}
-        records = [self._key(name) for name in self._names("keys")]
+        records = [self._record(path, key) for path in sorted(self._written, key=_first_first) if (key := key_in(path))]
         runs = [self.run(name) for name in self._names("runs")]
         store = self._registry.artifacts
         there = sum(store.folder(name).is_dir() for name in folders)
@@ -124,10 +125,10 @@ class Intake:
             raise self._refused(wrong, what if wrong in written else "is missing")
         return content
 
-    def _key(self, name: str) -> KeyRecord:
-        found = keys.read(self._folder / "keys" / name, PREFIX + name.removesuffix(".json"))
+    def _record(self, path: str, key: str) -> KeyRecord:
+        found = keys.read(self._folder / path, key)
         if found is None:
-            raise self._refused(f"keys/{name}", "is not the record of its key")
+            raise self._refused(path, "is not the record of its key")
         return found
 
     def _place(self, run: RunRecord) -> None:
@@ -146,11 +147,15 @@ def is_inside(path: str) -> bool:
     """Whether a path is one of those that an intake may hold; that it does not lead out is for others to say."""
     kind, _, rest = path.partition("/")
     name, _, file = rest.partition("/")
-    if kind == "keys":
-        return not file and name.endswith(".json") and is_hex(name.removesuffix(".json"))
+    if key_in(path):
+        return True
     if kind == "artifacts":
         return bool(file) and is_hex(name)
     return kind == "runs" and bool(file) and record.ID.fullmatch(name) is not None
+
+
+def _first_first(path: str) -> tuple[bool, str]:
+    return path.startswith(FURTHER), path
 
 
 def is_hex(text: str) -> bool:
