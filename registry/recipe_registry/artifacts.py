@@ -134,6 +134,10 @@ class ArtifactStore:
         """The digests of all artifacts, sorted; whether they are whole is for :meth:`get` to say."""
         return [f"sha256:{name.removeprefix('sha256-')}" for name in matching(self._artifacts, _ARTIFACT)]
 
+    def keys(self) -> list[str]:
+        """Every key that has a record, sorted; whether that can be used is for :meth:`results` to say."""
+        return self._keys.keys()
+
     def records(self) -> Iterator[KeyRecord]:
         """Every record of a key that can be used, sorted by key, whether its artifact is still there or not.
 

@@ -82,6 +82,10 @@ class KeyFiles:
         in_order = sorted(filter(None, others), key=lambda record: (record.run, record.artifact))
         return [first, *in_order] if first else in_order
 
+    def keys(self) -> list[str]:
+        """See :meth:`ArtifactStore.keys`."""
+        return sorted({key for _, key in self._files()})
+
     def records(self) -> Iterator[KeyRecord]:
         """See :meth:`ArtifactStore.records`."""
         for file, key in self._files():
