@@ -246,7 +246,7 @@ class FileReference:
 
     Attributes:
         path: its name within the artifact.
-        source: the reference that holds it.
+        source: what holds it, in words that are true on every machine: no path.
         sha256: of its bytes.
         size: in bytes.
     """

@@ -26,11 +26,12 @@ from recipe_engine.plan import Planner, base_name
 from recipe_engine.publish import publish, run_card
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.report.payload import METRICS_FILE
+from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message, readable_paths
-from recipe_registry import Artifact, Reference, RegistryError, RunRecord, write_bytes
+from recipe_registry import Artifact, KeyRecord, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,21 @@ if TYPE_CHECKING:
 
 OnDrift = Literal["lock", "refuse", "exact", "ignore"]
 """Lock the inputs as they are, refuse any that drifted, refuse other bytes of sources alone, or take no notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a run besides its recipe.
+
+    Attributes:
+        targets: node ids that are wanted, with all that they need; ``None`` for all.
+        on_drift: what becomes of inputs that are not those of the recipe's lock, or where it has none.
+        any_environment: take results that were made with other packages, on other hardware or in another image too.
+    """
+
+    targets: frozenset[str] | None = None
+    on_drift: OnDrift = "lock"
+    any_environment: bool = False
 
 
 class RunFailed(Exception):
@@ -64,9 +80,7 @@ def run(
     catalogue: Catalogue,
     registry: Registry,
     emit: Emit,
-    *,
-    targets: frozenset[str] | None = None,
-    on_drift: OnDrift = "lock",
+    asked: Asked = Asked(),
 ) -> RunRecord:
     """Run a recipe, or those of its nodes that the targets need.
 
@@ -75,22 +89,21 @@ def run(
         catalogue: what is installed.
         registry: where artifacts and the record go.
         emit: called with each event (``docs/json.md``); the last has the type ``result``.
-        targets: node ids; ``None`` for all.
-        on_drift: what becomes of inputs that are not those of the recipe's lock, or where it has none.
+        asked: what is asked of it; all nodes, and a lock that is kept up to date, where left out.
 
     Raises:
         RunFailed: where the run did not reach its end; its cause is the error to show.
         RecipeError: where it could not even begin.
     """
     nodes = build_graph(recipe, catalogue)
-    if targets is not None:
-        nodes = needed_for(nodes, targets)
+    if asked.targets is not None:
+        nodes = needed_for(nodes, asked.targets)
     check_requirements(recipe, catalogue, nodes)
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
-    journal = Journal(registry, recipe, machine, nodes, emit, targets)
-    return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, on_drift)).run()
+    journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
+    return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +113,12 @@ class Terms:
     Attributes:
         hardware: device and threads.
         lock: the recipe's, where it has one.
-        on_drift: what becomes of inputs that are not as locked.
+        asked: what is asked of the run.
     """
 
     hardware: Hardware
     lock: Lock | None
-    on_drift: OnDrift
+    asked: Asked
 
 
 class Execution:
@@ -128,7 +141,7 @@ class Execution:
         self._journal = journal
         self._done: dict[str, FinishedNode] = {}
         # What is held against its record must be computed here.
-        remote = "" if terms.on_drift == "exact" else os.environ.get(REMOTE_VARIABLE, "")
+        remote = "" if terms.asked.on_drift == "exact" else os.environ.get(REMOTE_VARIABLE, "")
         self._remote = ReadThrough(registry, remote)
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
@@ -191,10 +204,12 @@ class Execution:
             reporter = self._journal.reporter(node.id)
             resolution, status = resolve(self._recipe, self._catalogue, sources, reporter, pins), "ran"
             resolution = replace(resolution, images=found_images(self._nodes, lock, reporter))
-        if self._terms.on_drift == "exact":
+        if self._terms.asked.on_drift == "exact":
             check_unchanged(self._terms.lock.inputs["sources"] if self._terms.lock else {}, resolution.known())
         self._keep_lock(make_lock(self._recipe, resolution, self._terms.hardware, self._nodes))
         self._planner = Planner(self._recipe, self._registry, self._terms.hardware, resolution, self._nodes)
+        if self._terms.asked.any_environment:
+            self._planner.elsewhere = AnyEnvironment(self._registry, keep=True)
         check_model(self._recipe, self._catalogue, self._planner.outline())
         found = resolution.known()
         remember_lines(self._registry.home, found.values())
@@ -213,9 +228,9 @@ class Execution:
         self._journal.keep_lock(now.to_json())
         path, lock = lock_path(self._recipe), self._terms.lock
         check_commits(lock, now)
-        if self._terms.on_drift == "refuse":
+        if self._terms.asked.on_drift == "refuse":
             check_lock(lock, now, path)
-        elif self._terms.on_drift == "lock":
+        elif self._terms.asked.on_drift == "lock":
             text = settle(path, lock, now)
             if text:
                 self._journal.emit("node_message", node="resolve", text=text)
@@ -227,7 +242,7 @@ class Execution:
             return FinishedNode(node, "cached", artifact=planner.given(node))
         artifacts = {name: done.artifact.digest for name, done in self._done.items() if done.artifact}
         key, components = planner.key(node, artifacts)
-        cached = self._cached(node, key) or self._taken(node, key)
+        cached = self._cached(node, key) or self._taken(node, key) or self._reused(node, components)
         if cached is not None:
             return cached
         store = self._registry.artifacts
@@ -242,16 +257,30 @@ class Execution:
 
     def _cached(self, node: Node, key: str) -> FinishedNode | None:
         record = self._registry.artifacts.lookup(key)
-        if record is None:
-            return None
+        return None if record is None else self._from(node, record)
+
+    def _from(self, node: Node, record: KeyRecord) -> FinishedNode:
         artifact = self._registry.artifacts.get(record.artifact)
         metrics = json.loads((artifact.path / METRICS_FILE).read_bytes())
-        return FinishedNode(node, "cached", key, artifact, metrics, record.facts)
+        return FinishedNode(node, "cached", record.key, artifact, metrics, record.facts)
 
     def _taken(self, node: Node, key: str) -> FinishedNode | None:
         """What somebody else computed, where there is a remote that has it."""
         is_there = self._remote.take(key, self._journal.reporter(node.id).message)
         return self._cached(node, key) if is_there else None
+
+    def _reused(self, node: Node, components: Mapping[str, Any]) -> FinishedNode | None:
+        """What was computed in another environment, where that is wanted; the node gets the key that it has there."""
+        assert self._planner is not None  # resolve is always the first node
+        elsewhere = self._planner.elsewhere
+        record = elsewhere.find(components) if elsewhere else None
+        if record is None:
+            return None
+        environment = made_with(record.components, components)
+        self._journal.reporter(node.id).message(f"taken from run {record.run}, made with {environment}")
+        done = self._from(node, record)
+        done.facts = {**done.facts, "reused": {"run": record.run, "made_with": environment}}
+        return done
 
     def _worker_for(self, node: Node) -> WorkerSession:
         """The worker of the node before, where it runs in the same place; live models go from one to the next."""

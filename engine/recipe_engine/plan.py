@@ -11,6 +11,7 @@ from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
 from recipe_engine.outline import check_device, check_model, outline_of, settled
+from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
 
@@ -36,7 +37,7 @@ class PlannedNode:
         state: ``cached``, ``will run``, ``depends on`` (a node that will run decides) or ``unknown`` (an input's
             digest is not known without the network).
         why: in words.
-        key: ``sha256:…``; ``""`` where it cannot be known yet.
+        key: ``sha256:…``; ``""`` where it cannot be known yet. Of a result from another environment, its own.
         artifact: its digest, where it is cached.
         settled: what of its way of working follows from the model: name -> value.
     """
@@ -64,7 +65,13 @@ class PlannedNode:
 
 
 def make_plan(
-    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, lock: Lock | None = None
+    recipe: Recipe,
+    catalogue: Catalogue,
+    registry: Registry,
+    hardware: Hardware,
+    lock: Lock | None = None,
+    *,
+    any_environment: bool = False,
 ) -> list[PlannedNode]:
     """Look at every node, in order. Nothing is fetched, run or written.
 
@@ -74,6 +81,7 @@ def make_plan(
         registry: has the artifacts; nothing is written into it.
         hardware: the machine.
         lock: the recipe's, where it has one.
+        any_environment: take results that were made with other packages, on other hardware or in another image too.
 
     Raises:
         UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
@@ -84,6 +92,8 @@ def make_plan(
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
     resolution = replace(resolution, images=known_images(nodes, lock))
     planner = Planner(recipe, registry, hardware, resolution, nodes)
+    if any_environment:
+        planner.elsewhere = AnyEnvironment(registry, keep=False)
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
@@ -114,6 +124,10 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
     record = planner.registry.artifacts.lookup(key)
     if record is not None:
         return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
+    record = planner.elsewhere.find(components) if planner.elsewhere else None
+    if record is not None:
+        why = f"made by run {record.run} with {made_with(record.components, components)}"
+        return PlannedNode(node, "cached", why, record.key, record.artifact)
     return PlannedNode(node, "will run", planner.why(node, components), key)
 
 
@@ -128,7 +142,11 @@ def _given(node: Node, planner: Planner) -> PlannedNode:
 
 
 class Planner:
-    """Keys and reasons for the nodes of one recipe; the plan and the run both ask it, so they cannot disagree."""
+    """Keys and reasons for the nodes of one recipe; the plan and the run both ask it, so they cannot disagree.
+
+    Attributes:
+        elsewhere: results of other environments, where they are taken too.
+    """
 
     def __init__(
         self,
@@ -143,6 +161,7 @@ class Planner:
         self.registry = registry
         self.hardware = hardware
         self.resolution = resolution
+        self.elsewhere: AnyEnvironment | None = None
         self._previous: dict[str, list[str]] | None = None
 
     def unlocked(self, node: Node) -> str:

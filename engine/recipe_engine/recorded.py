@@ -28,9 +28,12 @@ class Recorded:
         self.nodes: dict[str, Mapping[str, Any]] = {node["id"]: node for node in record.nodes}
 
     def key_record(self, node: str) -> KeyRecord | None:
-        """What the registry knows of the node's key: who made its artifact, and of what."""
-        key = self.nodes[node]["key"]
-        return self._registry.artifacts.lookup(key) if key else None
+        """What the registry knows of the node's key: who made its artifact, and of what.
+
+        Where others have made something else for the same key, it is the record of what this run has, if that is there.
+        """
+        key, store = self.nodes[node]["key"], self._registry.artifacts
+        return (store.lookup(key, self.digest(node)) or store.lookup(key)) if key else None
 
     def components(self, node: str) -> Mapping[str, Any] | None:
         """What the node's key was made of; ``None`` where it is not known any more."""

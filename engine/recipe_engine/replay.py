@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from recipe_engine import errors
-from recipe_engine.execute import RunFailed, run
+from recipe_engine.execute import Asked, RunFailed, run
 from recipe_engine.graph import build_graph, needed_for
 from recipe_engine.journal import environment
 from recipe_engine.lock import hardware
@@ -84,7 +84,7 @@ class Replay:
             if node.pinned:
                 _give(self._recorded.artifact(node.id), scratch)
         try:
-            record = run(self._recipe, self._catalogue, scratch, emit, targets=self._targets, on_drift="exact")
+            record = run(self._recipe, self._catalogue, scratch, emit, Asked(self._targets, "exact"))
         except RunFailed as failed:
             raise _told(failed.cause, scratch.home) from None
         return Recorded(scratch, scratch.runs.load(record.id))  # as the record is spelled that it is held against

@@ -38,6 +38,7 @@ from recipe_registry.errors import (
     UnknownRun,
     writing,
 )
+from recipe_registry.groups import keys_by_group
 from recipe_registry.index import RunIndex
 from recipe_registry.name_log import NameEvent
 from recipe_registry.names import NamedResult, NameStore, split_reference
@@ -86,6 +87,7 @@ __all__ = [
     "copy_file",
     "digest_of",
     "fault_point",
+    "keys_by_group",
     "place_file",
     "remove_tree",
     "sha256_bytes",

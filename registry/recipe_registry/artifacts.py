@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from recipe_registry import checking, durable, home, keys, locks, manifest
-from recipe_registry.areas import LOCK_FILE, Staging, WorkAreas
+from recipe_registry import checking, durable, manifest
+from recipe_registry.areas import Staging, WorkAreas
 from recipe_registry.digests import hex_of
 from recipe_registry.errors import DamagedArtifact, MissingArtifact
+from recipe_registry.key_files import KeyFiles, Link
 from recipe_registry.keys import KeyRecord
+from recipe_registry.listing import matching
 from recipe_registry.manifest import MANIFEST_FILE, Artifact, Entry, Manifest, Reference
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "ArtifactStore", "Entry", "KeyRecord", "Reference"]
 
 _ARTIFACT = re.compile(r"sha256-[0-9a-f]{64}")
-_KEY = re.compile(r"[0-9a-f]{64}\.json")
 
 
 class ArtifactStore:
@@ -35,7 +36,7 @@ class ArtifactStore:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._artifacts = home / "artifacts"
-        self._keys = home / "keys"
+        self._keys = KeyFiles(home)
         self._staging = Staging(home)
         self._areas = WorkAreas(home, self._staging)
 
@@ -129,17 +130,13 @@ class ArtifactStore:
         """
         return self._artifacts / f"sha256-{hex_of(digest)}"
 
-    def key_file(self, key: str) -> Path:
-        """Where the record of a key is, if there is one.
-
-        Raises:
-            ValueError: ``key`` is none.
-        """
-        return self._keys / f"{hex_of(key)}.json"
-
     def digests(self) -> list[str]:
         """The digests of all artifacts, sorted; whether they are whole is for :meth:`get` to say."""
-        return [f"sha256:{path.name.removeprefix('sha256-')}" for path in _matching(self._artifacts, _ARTIFACT)]
+        return [f"sha256:{name.removeprefix('sha256-')}" for name in matching(self._artifacts, _ARTIFACT)]
+
+    def keys(self) -> list[str]:
+        """Every key that has a record, sorted; whether that can be used is for :meth:`results` to say."""
+        return self._keys.keys()
 
     def records(self) -> Iterator[KeyRecord]:
         """Every record of a key that can be used, sorted by key, whether its artifact is still there or not.
@@ -147,21 +144,15 @@ class ArtifactStore:
         Raises:
             NewerFormat: a later version of this program wrote one.
         """
-        for path in _matching(self._keys, _KEY):
-            found = keys.read(path, f"sha256:{path.stem}")
-            if found is not None:
-                yield found
+        return self._keys.records()
 
-    def links(self) -> Iterator[tuple[str, str, str]]:
-        """Key, artifact and whole text of each of :meth:`records`, for who has to go through very many.
+    def links(self) -> Iterator[Link]:
+        """What each of :meth:`records` names, in any order, for who has to go through very many.
 
         Raises:
             NewerFormat: a later version of this program wrote one.
         """
-        for path in _matching(self._keys, _KEY):
-            found = keys.read_link(path)
-            if found is not None:
-                yield f"sha256:{path.stem}", *found
+        return self._keys.links()
 
     def record_key(
         self,
@@ -173,7 +164,9 @@ class ArtifactStore:
         components: Mapping[str, Any],
         facts: Mapping[str, Any],
     ) -> None:
-        """Remember which artifact was computed for a key. A usable record that exists is never overwritten.
+        """Remember which artifact was computed for a key. A record that can be read is never overwritten.
+
+        Where another artifact is known for the key, both are: the first stays the answer of :meth:`lookup`.
 
         Args:
             key: ``"sha256:<hex>"`` or the bare digits.
@@ -192,24 +185,32 @@ class ArtifactStore:
 
     def remember(self, record: KeyRecord) -> None:
         """Write the record of a key; see :meth:`record_key`."""
-        home.create(self._home)
-        with locks.exclusive(self._keys / LOCK_FILE):
-            if self.lookup(record.key) is None:
-                durable.write_json(self.key_file(record.key), record.to_json())
+        self._keys.remember(record)
 
-    def lookup(self, key: str) -> KeyRecord | None:
-        """The record of a key, or None: unknown, torn, or its artifact is gone.
+    def results(self, key: str) -> list[KeyRecord]:
+        """Every record of a key, the first one first, then by run, whether its artifact is still there or not.
+
+        Raises:
+            NewerFormat: a later version of this program wrote one.
+            ValueError: ``key`` is none.
+        """
+        return self._keys.results(key)
+
+    def lookup(self, key: str, artifact: str = "") -> KeyRecord | None:
+        """The first record of a key whose artifact is there, or None: unknown, torn, or its artifact is gone.
 
         That the artifact is whole is for :meth:`get` to say.
+
+        Args:
+            key: ``"sha256:<hex>"`` or the bare digits.
+            artifact: the digest that is meant, of those that were made for the key; any where left out.
 
         Raises:
             NewerFormat: a later version of this program wrote it.
             ValueError: ``key`` is none.
         """
-        record = keys.read(self.key_file(key), f"sha256:{hex_of(key)}")
-        if record is None or not self.folder(record.artifact).is_dir():
-            return None
-        return record
+        wanted = (record for record in self._keys.results(key) if artifact in ("", record.artifact))
+        return next((record for record in wanted if self.folder(record.artifact).is_dir()), None)
 
     def discard_staging(self) -> None:
         """Clear ``tmp/`` of what dead processes left. What a living process holds, this one included, stays.
@@ -272,11 +273,3 @@ class ArtifactStore:
             self._staging.remove_at_once(self.folder(digest))
             return True
         return False
-
-
-def _matching(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """What a folder holds under names of that form, sorted; nothing where there is no folder."""
-    try:
-        return sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=lambda path: path.name)
-    except FileNotFoundError:
-        return []

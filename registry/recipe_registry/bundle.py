@@ -1,7 +1,8 @@
 """A part of a registry as one file: an uncompressed tar archive that holds the same bytes whenever it is written.
 
 Its first member, ``index.json``, lists all others in their order, with size and sha256. They are
-``artifacts/<hex>/…`` with manifests, ``keys/<hex>.json`` and ``runs/<id>/…``.
+``artifacts/<hex>/…`` with manifests, ``keys/<hex>.json``, ``further/<hex>.<hex>.json``,
+``runs/<id>/…``, ``names/<name>/<version>/…`` and ``names/<name>/events.jsonl``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from recipe_registry import checking, documents, durable, manifest
 from recipe_registry.digests import CHUNK_BYTES, sha256_bytes
 from recipe_registry.errors import DamagedArtifact, RefusedArchive
 from recipe_registry.intake import Intake, is_inside
+from recipe_registry.key_files import paths_of
 from recipe_registry.manifest import MANIFEST_FILE, Entry
+from recipe_registry.names import EVENTS_FILE
 from recipe_registry.selection import PREFIX, Selection, Transfer, run_files
 from recipe_registry.streams import Progress, chunks_of, describe, told, verified
 
@@ -33,6 +36,8 @@ Source = tuple[Entry, "Path | bytes"]
 
 def write(registry: Registry, chosen: Selection, target: Path, progress: Progress | None = None) -> Transfer:
     """Write an archive; a file of this name is replaced once the new one is complete.
+
+    Versions whose artifacts all go in go in too, with what happened to their names.
 
     Args:
         registry: the registry.
@@ -89,12 +94,23 @@ def _sources(registry: Registry, chosen: Selection) -> Iterator[Source]:
         yield _small(f"{folder}/{MANIFEST_FILE}", data)
         for entry in artifact.entries:
             yield Entry(f"{folder}/{entry.path}", entry.sha256, entry.size), artifact.path / entry.path
-    for record in chosen.keys:
-        yield _small(f"keys/{record.key.removeprefix(PREFIX)}.json", documents.encode_file(record.to_json()))
+    for path, record in paths_of(chosen.keys):
+        yield _small(path, documents.encode_file(record.to_json()))
     for run in chosen.runs:
         folder_of_run = registry.runs.directory(run)
         for path in run_files(folder_of_run):
             yield describe(folder_of_run / path, f"runs/{run}/{path}"), folder_of_run / path
+    yield from _names(registry, frozenset(chosen.artifacts))
+
+
+def _names(registry: Registry, artifacts: frozenset[str]) -> Iterator[Source]:
+    results = [result for result in registry.names.versions() if artifacts.issuperset(result.artifacts.values())]
+    for result in results:
+        for path, file in registry.names.files(result).items():
+            yield describe(file, f"names/{result.name}/{result.version}/{path}"), file
+    for name in sorted({result.name for result in results}):
+        lines = "".join(f"{line}\n" for line in registry.names.event_lines(name))
+        yield _small(f"names/{name}/{EVENTS_FILE}", lines.encode())
 
 
 def _small(path: str, data: bytes) -> Source:

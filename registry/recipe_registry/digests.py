@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+_DIGESTS = re.compile(r"sha256:[0-9a-f]{64}")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -61,6 +62,11 @@ def digest_of(value: Any) -> str:
         ValueError: see :func:`canonical_json`.
     """
     return f"sha256:{sha256_bytes(canonical_json(value))}"
+
+
+def digests_in(text: str) -> tuple[str, ...]:
+    """All digests that stand somewhere in a text, ``"sha256:<hex>"``."""
+    return tuple(_DIGESTS.findall(text))
 
 
 def hex_of(digest: str) -> str:

@@ -65,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     return parse(path.read_bytes(), path)
 
 
-def parse(data: bytes, path: Path) -> dict[str, Any]:
+def parse(data: bytes, path: Path | str) -> dict[str, Any]:
     """The document that a file holds; see :func:`read`."""
     try:
         document = json.loads(data)

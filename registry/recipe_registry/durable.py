@@ -259,7 +259,7 @@ def move_all_aside(paths: Iterable[Path], folder: Path) -> None:
     """Take files and directories out of sight, each in one step; what is gone already is fine.
 
     Args:
-        paths: of one parent directory, each with a name of its own.
+        paths: each with a name of its own.
         folder: an empty directory on the same file system.
 
     Raises:

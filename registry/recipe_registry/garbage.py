@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from recipe_registry import durable
 from recipe_registry.areas import COMPONENTS_FILE
+from recipe_registry.digests import digests_in, hex_of
+from recipe_registry.listing import spread
 from recipe_registry.names import RESULT_FILE
 from recipe_registry.record import RUN_FILE
 from recipe_registry.runs import EVENTS_FILE
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from recipe_registry.registry import Registry
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _WORK_AREA = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,6 +39,7 @@ class Garbage:
     Attributes:
         artifacts: digests, sorted.
         keys: of records whose artifact is gone or goes, sorted.
+        records: paths of the files of those records in the registry, in the same order.
         work_areas: keys whose artifact is committed, sorted.
         leftovers: what dead processes left in ``tmp/``, sorted.
         size: bytes that go, those of key records apart.
@@ -46,6 +48,7 @@ class Garbage:
 
     artifacts: tuple[str, ...]
     keys: tuple[str, ...]
+    records: tuple[str, ...]
     work_areas: tuple[str, ...]
     leftovers: tuple[Path, ...]
     size: int
@@ -93,20 +96,23 @@ def find(registry: Registry) -> Garbage:
     """
     artifacts = registry.artifacts.digests()
     there = set(artifacts)
-    records: dict[str, str] = {}
+    records: list[tuple[str, str, str]] = []
     inputs: dict[str, tuple[str, ...]] = {}
-    for key, artifact, text in registry.artifacts.links():
-        records[key] = artifact
-        inputs[artifact] = (*inputs.get(artifact, ()), *_digests(text))
-    roots = (digest for root in ROOTS for text in root(registry) for digest in _digests(text))
+    for link in registry.artifacts.links():
+        records.append((link.key, link.path, link.artifact))
+        inputs[link.artifact] = (*inputs.get(link.artifact, ()), *link.digests)
+    roots = (digest for root in ROOTS for text in root(registry) for digest in digests_in(text))
     kept = _reached(roots, inputs) & there
     gone = tuple(digest for digest in artifacts if digest not in kept)
-    keys = tuple(key for key, artifact in records.items() if artifact not in kept)
-    finished = tuple(key for key in _work_areas(registry) if records.get(key) in there)
+    useless = sorted((key, path) for key, path, artifact in records if artifact not in kept)
+    committed = {key for key, _, artifact in records if artifact in there}
+    finished = tuple(key for key in _work_areas(registry) if key in committed)
     leftovers = tuple(registry.artifacts.leftovers())
-    folders = [registry.artifacts.folder(digest) for digest in gone] + [_work_area(registry, key) for key in finished]
-    size = sum(_size(folder) for folder in (*folders, *leftovers))
-    return Garbage(gone, keys, finished, leftovers, size, len(kept))
+    folders: list[str | Path] = [f"{registry.home}/artifacts/sha256-{hex_of(digest)}" for digest in gone]
+    folders += [_work_area(registry, key) for key in finished]
+    size = sum(spread(_size, [*folders, *leftovers]))
+    keys, files = tuple(key for key, _ in useless), tuple(path for _, path in useless)
+    return Garbage(gone, keys, files, finished, leftovers, size, len(kept))
 
 
 def collect(registry: Registry, on_wait: Callable[[list[int]], None] | None = None) -> Garbage:
@@ -127,14 +133,14 @@ def collect(registry: Registry, on_wait: Callable[[list[int]], None] | None = No
         found = find(registry)
         store = registry.artifacts
         _remove(registry, [store.folder(digest) for digest in found.artifacts])
-        _remove(registry, [store.key_file(key) for key in found.keys])
+        _remove(registry, [registry.home / path for path in found.records])
         for key in found.work_areas:
             store.drop_work_area(key)
         store.discard_staging()
     return found
 
 
-def _remove(registry: Registry, paths: list[Path]) -> None:
+def _remove(registry: Registry, paths: Sequence[Path]) -> None:
     if paths:
         aside = registry.artifacts.stage("removed")
         try:
@@ -153,10 +159,6 @@ def _reached(roots: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> set[s
             reached.add(digest)
             waiting.extend(inputs.get(digest, ()))
     return reached
-
-
-def _digests(text: str) -> list[str]:
-    return _DIGEST.findall(text)
 
 
 def _text(path: Path) -> str:

@@ -6,9 +6,11 @@ import errno
 from typing import TYPE_CHECKING, Self
 
 from recipe_registry import durable, keys, manifest, record
-from recipe_registry.digests import sha256_bytes
-from recipe_registry.errors import DamagedRun, RegistryError, UnknownRun
+from recipe_registry.digests import hex_of, sha256_bytes
+from recipe_registry.errors import DamagedName, DamagedRun, RegistryError, UnknownRun
+from recipe_registry.key_files import FURTHER, key_in
 from recipe_registry.manifest import MANIFEST_FILE, Entry, Manifest
+from recipe_registry.names import EVENTS_FILE, LATEST, RESULT_FILE, is_name, is_version, read_result
 from recipe_registry.record import RUN_FILE, RunRecord
 from recipe_registry.selection import PREFIX, Transfer, run_files
 from recipe_registry.streams import verified
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from recipe_registry.keys import KeyRecord
+    from recipe_registry.names import NamedResult
     from recipe_registry.registry import Registry
 
 _NO_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
@@ -25,7 +28,8 @@ _NO_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno
 class Intake:
     """A folder in ``tmp/`` that is filled, checked and then taken over; with an error, nothing was there.
 
-    It holds ``artifacts/<hex>/…``, ``keys/<hex>.json`` and ``runs/<id>/…``.
+    It holds ``artifacts/<hex>/…``, ``keys/<hex>.json``, ``further/<hex>.<hex>.json``,
+    ``runs/<id>/…``, ``names/<name>/<version>/…`` and ``names/<name>/events.jsonl``.
 
     Args:
         registry: where it all goes.
@@ -80,17 +84,19 @@ class Intake:
     def commit(self) -> Transfer:
         """Check how all that was written hangs together, and make it part of the registry.
 
-        Artifacts come first, then the records of their keys, then runs; so a killed process leaves nothing that leads
-        nowhere. What is there already stays as it is.
+        Artifacts come first, then the records of their keys, then runs, then names; so a killed process leaves nothing
+        that leads nowhere. What is there already stays as it is.
 
         Raises:
             RegistryError: what ``refused`` makes: a manifest, key record or run record that makes no sense.
+            NameTaken: a version stands for another result here.
             NewerFormat: a later version of this program wrote one of them.
             StoreNotWritable: the disk or a permission forbids it.
         """
         folders = {name: self._manifest(name) for name in self._names("artifacts")}
-        records = [self._key(name) for name in self._names("keys")]
+        records = [self._record(path, key) for path in sorted(self._written, key=_first_first) if (key := key_in(path))]
         runs = [self.run(name) for name in self._names("runs")]
+        results = [self._result(*reference) for reference in self._versions()]
         store = self._registry.artifacts
         there = sum(store.folder(name).is_dir() for name in folders)
         for name, content in folders.items():
@@ -99,6 +105,8 @@ class Intake:
             store.remember(found)
         for run in runs:
             self._place(run)
+        for result in results:
+            self._name(result)
         size = sum(entry.size for entry in self._written.values())
         return Transfer(len(folders), len(records), len(runs), size, there)
 
@@ -124,11 +132,38 @@ class Intake:
             raise self._refused(wrong, what if wrong in written else "is missing")
         return content
 
-    def _key(self, name: str) -> KeyRecord:
-        found = keys.read(self._folder / "keys" / name, PREFIX + name.removesuffix(".json"))
+    def _record(self, path: str, key: str) -> KeyRecord:
+        found = keys.read(self._folder / path, key)
         if found is None:
-            raise self._refused(f"keys/{name}", "is not the record of its key")
+            raise self._refused(path, "is not the record of its key")
         return found
+
+    def _versions(self) -> list[tuple[str, str]]:
+        """Name and version of what was written of names."""
+        found = (path.split("/") for path in self._written)
+        return sorted({(parts[1], parts[2]) for parts in found if parts[0] == "names" and len(parts) > 3})
+
+    def _result(self, name: str, version: str) -> NamedResult:
+        folder = f"names/{name}/{version}"
+        try:
+            data = (self._folder / folder / RESULT_FILE).read_bytes()
+            result = read_result(data, name, version, self._folder / folder)
+        except (FileNotFoundError, DamagedName) as error:
+            raise self._refused(f"{folder}/{RESULT_FILE}", "is not the record of its version") from error
+        for digest in result.artifacts.values():
+            inside = f"artifacts/{hex_of(digest)}/{MANIFEST_FILE}" in self._written
+            if not inside and not self._registry.artifacts.folder(digest).is_dir():
+                raise self._refused(f"{folder}/{RESULT_FILE}", f"stands for {digest}, which is missing")
+        self._registry.names.check(result)
+        return result
+
+    def _name(self, result: NamedResult) -> None:
+        folder = self._folder / "names" / result.name
+        names = self._registry.names
+        files = {path: file.read_bytes() for path, file in names.files(result).items()}
+        events = folder / EVENTS_FILE
+        lines = events.read_text(encoding="utf-8", errors="replace").splitlines() if events.is_file() else []
+        names.adopt(result.name, result.version, files, lines)
 
     def _place(self, run: RunRecord) -> None:
         folder = self._registry.runs.directory(run.id)
@@ -146,11 +181,19 @@ def is_inside(path: str) -> bool:
     """Whether a path is one of those that an intake may hold; that it does not lead out is for others to say."""
     kind, _, rest = path.partition("/")
     name, _, file = rest.partition("/")
-    if kind == "keys":
-        return not file and name.endswith(".json") and is_hex(name.removesuffix(".json"))
+    if key_in(path):
+        return True
     if kind == "artifacts":
         return bool(file) and is_hex(name)
+    if kind == "names":
+        version, _, inner = file.partition("/")
+        is_of_version = bool(inner) and is_version(version) and version != LATEST
+        return is_name(name) and (file == EVENTS_FILE or is_of_version)
     return kind == "runs" and bool(file) and record.ID.fullmatch(name) is not None
+
+
+def _first_first(path: str) -> tuple[bool, str]:
+    return path.startswith(FURTHER), path
 
 
 def is_hex(text: str) -> bool:

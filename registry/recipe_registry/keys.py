@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from recipe_registry import documents
-from recipe_registry.digests import hex_of
+from recipe_registry.digests import digests_in, hex_of
+from recipe_registry.listing import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,16 +76,16 @@ def parse(data: bytes, path: Path, key: str) -> KeyRecord | None:
     return record
 
 
-def read_link(path: Path) -> tuple[str, str] | None:
-    """The artifact of a record and the record's whole text, or None where :func:`read` finds no record either.
+def read_link(path: str) -> tuple[str, tuple[str, ...]] | None:
+    """The artifact of a record and all digests in it, or None where :func:`read` finds no record either.
 
     Raises:
         NewerFormat: a later version of this program wrote it.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         artifact = documents.parse(data, path)["artifact"]
         hex_of(artifact)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return artifact, data.decode("utf-8", "replace")
+    return artifact, digests_in(data.decode("utf-8", "replace"))

@@ -71,6 +71,16 @@ class NamedResult:
         }
 
 
+def is_name(text: str) -> bool:
+    """Whether a result can have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_version(text: str) -> bool:
+    """Whether a result can have this version."""
+    return _VERSION.fullmatch(text) is not None
+
+
 def split_reference(reference: str) -> tuple[str, str]:
     """Name and version of ``support-bot:1.2``; the version is ``latest`` where none is given.
 
@@ -79,7 +89,7 @@ def split_reference(reference: str) -> tuple[str, str]:
     """
     name, colon, version = reference.partition(":")
     version = version if colon else LATEST
-    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+    if not is_name(name) or not is_version(version):
         raise ValueError("expected name:version, such as support-bot:1.2, in small letters, digits, dots and dashes")
     return name, version
 
@@ -147,6 +157,15 @@ class NameStore:
             lines = merged_events(self.event_lines(name), events)
             durable.write_bytes(folder / EVENTS_FILE, "".join(f"{line}\n" for line in lines).encode())
         return self.get(name, version)
+
+    def check(self, result: NamedResult) -> None:
+        """Look whether a version of another registry can be taken in.
+
+        Raises:
+            NameTaken: it stands for another result here.
+        """
+        if (self._names / result.name / result.version).is_dir():
+            self._check_same(result)
 
     def files(self, result: NamedResult) -> dict[str, Path]:
         """Everything that is kept of a version: path in its folder -> file."""

@@ -6,6 +6,7 @@
     blobs/sha256/<2 digits>/<hex>     the bytes of files
     artifacts/sha256-<hex>.json       manifests, each written after its blobs
     keys/<hex>.json                   records of keys, each written after its artifact
+    further/<hex>.<hex>.json          records of other artifacts of a key, which is the first half
     runs/<id>/manifest.json           which files a run has; their bytes are blobs
 
 What can be reached from what is visible is always complete, so any number of writers may be at work.

@@ -112,9 +112,11 @@ def made_by(run: RunRecord) -> list[str]:
     return [digest for node in run.nodes if (digest := _digest(node))]
 
 
-def keys_of(run: RunRecord) -> list[str]:
-    """The keys of a run's nodes."""
-    return [node["key"] for node in run.nodes if isinstance(node.get("key"), str)]
+def keys_of(run: RunRecord) -> list[tuple[str, str]]:
+    """The keys of a run's nodes, each with the digest of the artifact that the run has for it."""
+    return [
+        (node["key"], digest) for node in run.nodes if isinstance(node.get("key"), str) and (digest := _digest(node))
+    ]
 
 
 def run_files(folder: Path) -> list[str]:

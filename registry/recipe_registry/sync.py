@@ -9,6 +9,7 @@ from recipe_registry import documents, keys, manifest, record
 from recipe_registry.digests import hex_of
 from recipe_registry.errors import UnknownRun
 from recipe_registry.intake import Intake
+from recipe_registry.key_files import FIRST, FURTHER, first_path, further_path, key_in
 from recipe_registry.manifest import MANIFEST_FILE, Entry, Manifest
 from recipe_registry.remote import Remote, blob
 from recipe_registry.selection import PREFIX, Selection, Transfer, is_digest, keys_of, made_by, match, run_files
@@ -37,13 +38,22 @@ def push(registry: Registry, chosen: Selection, remote: Remote, progress: Progre
     total = sum(registry.artifacts.get(digest).size for digest in missing)
     size = sum(_push_artifact(registry, digest, remote, progress, total) for digest in missing)
     for found in chosen.keys:
-        path = f"keys/{hex_of(found.key)}.json"
-        if remote.size(path) is None:
-            remote.write(path, documents.encode_file(found.to_json()))
+        _push_record(found, remote)
     for run in chosen.runs:
         size += _push_run(registry, run, remote)
     there = len(chosen.artifacts) - len(missing)
     return Transfer(len(chosen.artifacts), len(chosen.keys), len(chosen.runs), size, there)
+
+
+def _push_record(record: KeyRecord, remote: Remote) -> None:
+    """Write a record; one of another artifact that is there already stays the first of its key."""
+    path = first_path(record.key)
+    there = keys.parse(remote.read(path) or b"", Path(path), record.key)
+    if there is not None:
+        path = further_path(record.key, record.artifact)
+        if there.artifact == record.artifact or remote.size(path) is not None:
+            return
+    remote.write(path, documents.encode_file(record.to_json()))
 
 
 def _push_artifact(registry: Registry, digest: str, remote: Remote, progress: Progress | None, total: int) -> int:
@@ -103,8 +113,8 @@ def pull(registry: Registry, remote: Remote, names: Sequence[str] = (), progress
     with Intake(registry, remote.refused) as intake:
         runs = [_fetch_run(intake, remote, run) for run in run_ids]
         digests.update(digest for run in runs for digest in made_by(run))
-        known = {key for run in runs for key in keys_of(run)} if runs_named == list(names) and names else None
-        records = _records(remote, digests, known)
+        only_runs = names and runs_named == list(names)
+        records = _records(remote, digests, _paths_of_records(remote, runs if only_runs else None))
         moved = _pull_artifacts(registry, remote, sorted(digests), progress)
         for found in records:
             registry.artifacts.remember(found)
@@ -120,7 +130,7 @@ def pull_key(registry: Registry, remote: Remote, key: str) -> KeyRecord | None:
         RemoteUnreachable: it does not answer, or refuses.
         NewerFormat: a later version of this program wrote it.
     """
-    path = f"keys/{hex_of(key)}.json"
+    path = first_path(key)
     data = remote.read(path)
     if data is None:
         return None
@@ -156,12 +166,21 @@ def _runs_named(remote: Remote, names: Iterable[str] | None) -> list[str]:
     return sorted(chosen)
 
 
-def _records(remote: Remote, digests: set[str], wanted: set[str] | None) -> list[KeyRecord]:
-    """The records of the keys that lead to the artifacts; of all keys where it is not known which."""
-    names = remote.names("keys") if wanted is None else [f"{hex_of(key)}.json" for key in sorted(wanted)]
+def _paths_of_records(remote: Remote, runs: Sequence[RunRecord] | None) -> list[str]:
+    """Where the records are that runs need, as far as there are any; of all keys where it is None."""
+    if runs is None:
+        paths = [f"{folder}/{name}" for folder in (FIRST, FURTHER) for name in remote.names(folder)]
+    else:
+        pairs = sorted({pair for run in runs for pair in keys_of(run)})
+        paths = [first_path(key) for key in dict(pairs)] + [further_path(*pair) for pair in pairs]
+    return [path for path in paths if key_in(path)]
+
+
+def _records(remote: Remote, digests: set[str], paths: Sequence[str]) -> list[KeyRecord]:
+    """Those of the records that lead to the artifacts."""
     records = []
-    for path, data in remote.read_many(f"keys/{name}" for name in names):
-        found = keys.parse(data, Path(path), PREFIX + Path(path).stem)
+    for path, data in remote.read_many(paths):
+        found = keys.parse(data, Path(path), key_in(path))
         if found is None:
             raise remote.damaged(path, "is not the record of its key")
         if found.artifact in digests:

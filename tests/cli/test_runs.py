@@ -158,6 +158,21 @@ def test_delete_says_what_it_frees(filled: Registry, recipe: Recipe) -> None:
     assert ids(recipe("runs", "--json")) == [OLD]
 
 
+def test_annotate_and_delete_for_programs(filled: Registry, recipe: Recipe) -> None:
+    said = [
+        ("annotate", json.loads(recipe("annotate", "--json", "latest").stdout)),
+        ("annotate", json.loads(recipe("annotate", "--json", OLD, "--tag", "a", "--note", "x").stdout)),
+        ("delete", json.loads(recipe("delete", "--json", "--yes", MIDDLE).stdout)),
+    ]
+    for name, value in said:
+        assert_output(name, value)
+    assert [said[0][1][name] for name in ("run", "tags", "note")] == [NEW, [], None]
+    assert [said[1][1][name] for name in ("run", "tags", "note")] == [OLD, ["a"], "x"]
+    assert (said[2][1]["runs"], len(said[2][1]["artifacts"]), said[2][1]["bytes"]) == ([MIDDLE], 1, 2048)
+    assert "--json does not ask." in str(recipe("delete", "--json", OLD).exception)
+    assert ids(recipe("runs", "--json")) == [NEW, OLD]
+
+
 def test_delete_asks(filled: Registry, recipe: Recipe) -> None:
     error = recipe("delete", MIDDLE).exception
     assert isinstance(error, InvalidArguments)

@@ -16,7 +16,7 @@ EXAMPLES = re.findall(r"^```json (\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOT
 SCHEMA = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
 REGISTRY = ("registry_names", "registry_ls", "registry_show", "registry_verify", "registry_gc", "registry_transfer")
 CONTAINERS = tuple(f"containers_{name}" for name in ("ls", "show", "build", "dry_run", "image"))
-RUNS = ("run_event", "runs", "show", "replay", "diff", "lineage")
+RUNS = ("run_event", "runs", "annotate", "delete", "show", "replay", "diff", "lineage")
 SINGLE = ("plan", "validate", "plugins", "explain", "data_row", "import", "lock", "doctor")
 OUTPUTS = (*RUNS, *SINGLE, *REGISTRY, *CONTAINERS)
 EVENTS = [reference["$ref"].rpartition("/")[2] for reference in SCHEMA["$defs"]["run_event"]["oneOf"]]

@@ -69,6 +69,23 @@ def test_a_store_that_was_moved(finished: Workspace, tmp_path: Path) -> None:
     assert ran(finished.run().result) == []
 
 
+def test_a_result_of_another_environment_is_taken_when_asked_for(finished: Workspace) -> None:
+    before = finished.last_record()
+    done = finished.run("--reuse", "any-env", "--set", "threads=2")
+    assert ran(done.result) == ["push.folder"]  # the recipe that goes with it has other threads
+    assert digests(done.result) == digests(before)
+    reused = {node["id"]: node["facts"].get("reused") for node in done.result["nodes"]}
+    assert reused["train"] == {"run": before["id"], "made_with": "1 thread"}
+    assert reused["tokenizer"] is None
+    keys = [{node["id"]: node["key"] for node in record["nodes"]} for record in (before, finished.last_record())]
+    assert keys[0] == keys[1]
+    refused = finished.recipe("run", "--locked", "--reuse", "any-env", "tiny.toml").said(2)
+    assert refused.startswith("error: --locked takes no result of another environment.")
+    # Nothing was noted that a plain run would take.
+    states = json.loads(finished.recipe("plan", "--json", "--set", "threads=2", "tiny.toml").out)["nodes"]
+    assert next(node["why"] for node in states if node["id"] == "load") == "threads 1 -> 2"
+
+
 @pytest.mark.slow
 def test_a_flipped_byte_is_found_removed_and_made_anew(finished: Workspace) -> None:
     digest = artifact_of(finished, "train")

@@ -42,8 +42,11 @@ class Bench:
     def recipe(self, *overrides: str, text: str = SMALL) -> Recipe:
         return validate(composed(text, overrides, file=str(self.folder / "r.toml")), builtins())
 
-    def plan(self, *overrides: str, text: str = SMALL) -> dict[str, PlannedNode]:
-        planned = make_plan(self.recipe(*overrides, text=text), builtins(), self.registry, CPU)
+    def plan(
+        self, *overrides: str, text: str = SMALL, hardware: Hardware = CPU, any_environment: bool = False
+    ) -> dict[str, PlannedNode]:
+        recipe = self.recipe(*overrides, text=text)
+        planned = make_plan(recipe, builtins(), self.registry, hardware, any_environment=any_environment)
         return {node.node.id: node for node in planned}
 
     def states(self, *overrides: str, text: str = SMALL) -> dict[str, str]:
@@ -166,6 +169,31 @@ def test_the_layout_of_a_training_follows_from_the_model(bench: Bench) -> None:
     assert bench.plan("train.sft.layout=padded")["train"].settled == {"layout": "padded"}
     (bench.folder / "model" / "config.json").write_text('{"model_type": "bloom"}')
     assert bench.plan()["train"].settled == {"layout": "padded"}
+
+
+OTHER_CPU = Hardware("cpu", 4, ("avx2",))
+
+
+def test_a_result_of_another_environment_is_taken_where_that_is_wanted(bench: Bench) -> None:
+    run_id = bench.run()
+    files = sorted(bench.registry.home.rglob("*"))
+    plain = bench.plan(hardware=OTHER_CPU)
+    assert (plain["load"].state, plain["load"].why) == ("will run", "threads 1 -> 4")
+    plan = bench.plan(hardware=OTHER_CPU, any_environment=True)
+    assert {node.state for name, node in plan.items() if name != "push.folder"} == {"cached"}
+    assert plan["tokenizer"].why == f"made by run {run_id}"
+    assert {plan[name].why for name in ("load", "train")} == {f"made by run {run_id} with 1 thread"}
+    assert plan["train"].key == bench.keys["train"]
+    assert sorted(bench.registry.home.rglob("*")) == files
+
+
+def test_another_environment_is_the_only_thing_that_may_differ(bench: Bench) -> None:
+    bench.run()
+    plan = bench.plan("train.sft.learning_rate=0.0005", hardware=OTHER_CPU, any_environment=True)
+    assert (plan["adapt"].state, plan["train"].state) == ("cached", "will run")
+    assert bench.plan("seed=8", hardware=OTHER_CPU, any_environment=True)["train"].state != "cached"
+    bench.lose("train")
+    assert bench.plan(hardware=OTHER_CPU, any_environment=True)["train"].state == "will run"
 
 
 def test_why_names_what_changed(bench: Bench) -> None:

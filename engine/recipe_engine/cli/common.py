@@ -69,6 +69,11 @@ container_option = click.option(
     metavar="NAME",
     help="Run all stages in an image of this version, such as cpu or cuda (recipe containers ls).",
 )
+reuse_option = click.option(
+    "--reuse",
+    type=click.Choice(["any-env"]),
+    help="any-env: take results that were made with other packages, on other hardware or in another image too.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs (docs/json.md).")
 
 

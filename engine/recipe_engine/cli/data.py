@@ -41,7 +41,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     It runs the nodes that prepare the data, data gate included, and reads what they made.
     """
     from recipe_engine.errors import InvalidArguments
-    from recipe_engine.execute import RunFailed, run
+    from recipe_engine.execute import Asked, RunFailed, run
     from recipe_engine.training.rows import read_rows
 
     recipe, catalogue = open_recipe(recipe_file, overrides)
@@ -52,7 +52,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     node = f"prepare.{chosen}"
     try:
         targets = frozenset({node, "tokenizer"})
-        record = run(recipe, catalogue, open_registry(), lambda _event: None, targets=targets, on_drift="ignore")
+        record = run(recipe, catalogue, open_registry(), lambda _event: None, Asked(targets, "ignore"))
     except RunFailed as failed:
         raise failed.cause from None
     artifacts = {done["id"]: Path(done["artifact"]["path"]) for done in record.nodes if done["artifact"]}

@@ -15,6 +15,7 @@ from recipe_engine.cli.common import (
     open_registry,
     print_json,
     recipe_argument,
+    reuse_option,
     set_option,
 )
 
@@ -35,8 +36,11 @@ _COLOURS = {"cached": "green", "will run": "yellow", "depends on": "cyan", "unkn
 @recipe_argument
 @set_option
 @container_option
+@reuse_option
 @json_option
-def command(recipe_file: str, overrides: tuple[str, ...], container: str | None, as_json: bool) -> int:
+def command(
+    recipe_file: str, overrides: tuple[str, ...], container: str | None, reuse: str | None, as_json: bool
+) -> int:
     """Show what a run would do, node by node, and why. Nothing is fetched, run or written.
 
     A node is cached, will run, depends on a node that will run, or is unknown: an input has no known digest yet.
@@ -50,7 +54,7 @@ def command(recipe_file: str, overrides: tuple[str, ...], container: str | None,
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     registry = open_registry(create=False)
-    planned = make_plan(recipe, catalogue, registry, machine, lock)
+    planned = make_plan(recipe, catalogue, registry, machine, lock, any_environment=reuse is not None)
     if as_json:
         arguments = partial(_container, recipe, catalogue, registry, machine)
         nodes = [{**node.to_json(), "container": arguments(node)} for node in planned]

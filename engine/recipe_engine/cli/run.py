@@ -14,6 +14,7 @@ from recipe_engine.cli.common import (
     open_registry,
     print_json,
     recipe_argument,
+    reuse_option,
     set_option,
 )
 
@@ -26,8 +27,16 @@ if TYPE_CHECKING:
 @set_option
 @container_option
 @click.option("--locked", is_flag=True, help="Refuse inputs that are not those of the recipe's lock (recipe lock).")
+@reuse_option
 @json_option
-def command(recipe_file: str, overrides: tuple[str, ...], container: str | None, locked: bool, as_json: bool) -> int:
+def command(
+    recipe_file: str,
+    overrides: tuple[str, ...],
+    container: str | None,
+    locked: bool,
+    reuse: str | None,
+    as_json: bool,
+) -> int:
     """Run a recipe. What was computed before is taken from the registry.
 
     It goes by NAME.lock.json beside the recipe, and writes it where there is none; with --set it only reads it.
@@ -37,15 +46,19 @@ def command(recipe_file: str, overrides: tuple[str, ...], container: str | None,
     Exit codes: 2 invalid recipe, 3 an input could not be had, 4 this machine cannot do it, 5 a stage failed,
     6 verification failed, 8 the registry is damaged, 130 stopped.
     """
-    from recipe_engine.execute import RunFailed, run
+    from recipe_engine.errors import InvalidArguments
+    from recipe_engine.execute import Asked, RunFailed, run
 
+    if locked and reuse:
+        raise InvalidArguments("--locked takes no result of another environment.", "Leave --locked or --reuse out.")
     overrides = in_container(overrides, container)
     recipe, catalogue = open_recipe(recipe_file, overrides)
     registry = open_registry()
     on_drift: OnDrift = "refuse" if locked else "ignore" if overrides else "lock"
+    asked = Asked(on_drift=on_drift, any_environment=reuse is not None)
     if as_json:
         try:
-            run(recipe, catalogue, registry, print_json, on_drift=on_drift)
+            run(recipe, catalogue, registry, print_json, asked)
         except RunFailed as failed:
             _raise_cause(failed)
         return 0
@@ -53,7 +66,7 @@ def command(recipe_file: str, overrides: tuple[str, ...], container: str | None,
 
     with Display() as display:
         try:
-            run(recipe, catalogue, registry, display.event, on_drift=on_drift)
+            run(recipe, catalogue, registry, display.event, asked)
         except RunFailed as failed:
             display.close()
             _raise_cause(failed)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recipe_engine.methods.options import LoadFull as Options
 
 _SETTINGS = "load.json"
+_ON_THIS_MACHINE = "local files"
 _CONFIG = "config.json"
 
 
@@ -34,8 +35,10 @@ class LoadFull:
         if gguf is not None:
             convert_gguf(source.local_path(gguf), request.output, options.dtype)
             return StageResult(live=self.restore(request, request.output))
+        # Where a model lies on this machine, and how that is spelled, must not change what is made of it.
+        place = _ON_THIS_MACHINE if source.reference.startswith("file:") else source.reference
         references = tuple(
-            FileReference(path=file.path, source=source.reference, sha256=file.sha256, size=file.size)
+            FileReference(path=file.path, source=place, sha256=file.sha256, size=file.size)
             for file in model_files(source)
         )
         return StageResult(live=self.restore(request, request.output), references=references)

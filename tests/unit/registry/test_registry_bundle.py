@@ -6,14 +6,28 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.registry import gc_scenario
 
-from recipe_registry import DamagedArtifact, NewerFormat, Registry, RegistryError, StoreNotWritable, bundle, faults
+from recipe_registry import (
+    DamagedArtifact,
+    NamedResult,
+    NameTaken,
+    NewerFormat,
+    Registry,
+    RegistryError,
+    StoreNotWritable,
+    bundle,
+    faults,
+    garbage,
+    sha256_bytes,
+)
 from recipe_registry.errors import RefusedArchive, UnknownArtifact
+from recipe_registry.intake import is_inside
 from recipe_registry.selection import select
 
 Change = Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
@@ -99,6 +113,97 @@ def test_round_trip(full: Registry, archive: Path, other: Registry, tmp_path: Pa
     bundle.write(other, select(other), tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
     assert bundle.read(other, archive).there == 8
+
+
+def test_names_go_with_what_they_stand_for(full: Registry, other: Registry, tmp_path: Path) -> None:
+    full.names.promote("bot", "1.0", "production")
+    named = full.names.get("bot", "1.0")
+    elsewhere = NamedResult("bot", "2.0", "r", {"train": full.artifacts.digests()[0]}, "recipe.toml", tmp_path)
+    if elsewhere.artifacts == named.artifacts:
+        elsewhere = replace(elsewhere, artifacts={"train": full.artifacts.digests()[1]})
+    full.names.add(elsewhere, {"recipe.toml": b"version = 1"})
+    bundle.write(full, select(full, [named.artifacts["train"]]), tmp_path / "one.tar")
+    bundle.read(other, tmp_path / "one.tar")
+    assert [result.reference for result in other.names.versions()] == ["bot:1.0"]
+    assert other.names.get("bot", "1.0").stages == ("production",)
+    assert other.names.event_lines("bot") == full.names.event_lines("bot")
+    assert not (set(garbage.find(other).artifacts) & set(named.artifacts.values()))
+    full.names.retire("bot", "1.0")
+    bundle.write(full, select(full), tmp_path / "all.tar")
+    bundle.read(other, tmp_path / "all.tar")
+    assert [(result.reference, result.retired) for result in other.names.versions()] == [
+        ("bot:1.0", True),
+        ("bot:2.0", False),
+    ]
+    theirs = other.names.get("bot")
+    assert theirs.reference == "bot:2.0"
+    assert (theirs.folder / "recipe.toml").read_bytes() == b"version = 1"
+
+
+def test_a_version_that_stands_for_something_else_here_stops_all(
+    archive: Path, full: Registry, other: Registry
+) -> None:
+    staging = other.artifacts.stage("mine")
+    (staging / "mine").write_text("mine")
+    mine = other.artifacts.commit(staging).digest
+    other.names.add(NamedResult("bot", "1.0", "r", {"train": mine}, "recipe.toml", archive.parent), {})
+    with pytest.raises(NameTaken, match=r"bot:1\.0 is the result of run r already"):
+        bundle.read(other, archive)
+    assert other.artifacts.digests() == [mine]
+    assert other.runs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"version": "3.0"}, "is not the record of its version"),
+        ({"artifacts": {"train": "sha256:x"}}, "is not the record of its version"),
+        ({"artifacts": {"train": f"sha256:{'00' * 32}"}}, "stands for sha256:0000.*, which is missing"),
+    ],
+)
+def test_a_version_that_makes_no_sense(archive: Path, other: Registry, wrong: dict[str, object], message: str) -> None:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        at = next(index for index, (member, _) in enumerate(members) if member.name.endswith("/result.json"))
+        member, data = members[at]
+        data = json.dumps(json.loads(data) | wrong).encode()
+        member.size = len(data)
+        members[at] = (member, data)
+        first, text = members[0]
+        listed = json.loads(text)
+        entry = next(item for item in listed["files"] if item["path"] == member.name)
+        entry |= {"sha256": sha256_bytes(data), "size": len(data)}
+        text = json.dumps(listed).encode()
+        first.size = len(text)
+        members[0] = (first, text)
+
+    with pytest.raises(RefusedArchive, match=message):
+        bundle.read(other, changed(archive, change))
+    assert_untouched(other)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "names/bot",
+        "names/bot/other.jsonl",
+        "names/bot/latest/result.json",
+        "names/Bot/1.0/result.json",
+        "names/bot/.lock",
+        "further/x.json",
+        f"further/{'ab' * 32}.json",
+        f"keys/{'ab' * 32}.{'ab' * 32}.json",
+    ],
+)
+def test_what_no_registry_holds(path: str) -> None:
+    assert not is_inside(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["names/bot/events.jsonl", "names/bot/1.0/result.json", "names/bot/1.0/bases/x.toml", f"keys/{'ab' * 32}.json"],
+)
+def test_what_a_registry_holds(path: str) -> None:
+    assert is_inside(path)
 
 
 def test_tar_can_read_it(archive: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.unit.registry.scenario import Spawn
 
 KEY = f"sha256:{'ab' * 32}"
+OTHER = f"sha256:{'cd' * 32}"
 Make = Callable[[dict[str, bytes]], Artifact]
 HOLD = """
 import sys, time
@@ -234,10 +235,10 @@ def test_a_link_that_leads_nowhere_is_none(tmp_path: Path, content: str | None) 
     file = tmp_path / "key.json"
     if content is not None:
         file.write_text(content)
-    assert read_link(file) is None
+    assert read_link(str(file)) is None
 
 
-def test_a_link_is_an_artifact_and_the_text_that_names_it(tmp_path: Path) -> None:
+def test_a_link_is_an_artifact_and_what_the_record_names(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
-    file.write_text(text := json.dumps({"schema_version": 1, "artifact": KEY}))
-    assert read_link(file) == (KEY, text)
+    file.write_text(json.dumps({"schema_version": 1, "artifact": KEY, "inputs": [OTHER]}))
+    assert read_link(str(file)) == (KEY, (KEY, OTHER))
