@@ -80,7 +80,7 @@ def make_base(work: Path, mirrors: Sequence[str], tell: Tell) -> Base:
 
     Args:
         work: an empty folder; needs a gigabyte.
-        mirrors: lines as in ``sources.list``, such as those of snapshot.debian.org; none for Debian's usual mirror.
+        mirrors: lines as in ``sources.list``, such as those of a snapshot archive; none for Debian's usual mirror.
         tell: is told the steps.
 
     Raises:

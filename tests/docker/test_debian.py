@@ -11,21 +11,15 @@ from recipe_containers.errors import BuildFailed
 from recipe_containers.progress import silent
 
 pytestmark = pytest.mark.slow
-USUAL = (
-    "deb http://deb.debian.org/debian bookworm main",
-    "deb http://deb.debian.org/debian bookworm-updates main",
-    "deb http://security.debian.org/debian-security bookworm-security main",
-)
-"""What mmdebstrap takes where no mirror is named."""
 
 
 @pytest.mark.network
 def test_made_twice_it_is_the_same(tmp_path: Path) -> None:
     digests = []
-    for name, mirrors in (("one", ()), ("two", USUAL)):
+    for name in ("one", "two"):
         work = tmp_path / name
         work.mkdir()
-        base = make_base(work, mirrors, silent)
+        base = make_base(work, (), silent)
         digests.append(base.layers[0].digest)
         assert all(package.sha256 for package in base.packages)
         base.layers[0].path.unlink()

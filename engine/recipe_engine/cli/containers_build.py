@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "mirrors",
     metavar="LINE",
     multiple=True,
-    help="Of Debian, as in sources.list, such as one of snapshot.debian.org. Can be given several times.",
+    help="Of Debian, as in sources.list, such as one of a snapshot archive. Can be given several times.",
 )
 @click.option(
     "--output",
