@@ -52,8 +52,8 @@ def test_the_artifact_refers_to_the_source(tmp_path: Path, llama: Path) -> None:
     source = tiny.resolve(llama)
     result, output = load(tmp_path, source, "bfloat16")
     assert [(item.path, item.source) for item in result.references] == [
-        ("config.json", "file:llama"),
-        ("model.safetensors", "file:llama"),
+        ("config.json", "local files"),
+        ("model.safetensors", "local files"),
     ]
     for item in result.references:
         content = (llama / item.path).read_bytes()
