@@ -21,7 +21,7 @@ JOB: dict[str, Any] = {
     "epochs": 3,
     "eval_steps": 1,
     "checkpoint_steps": 3,
-    "learning_rate": 0.08,
+    "learning_rate": 0.06,
     "schedule": "constant",
 }
 PATIENT = JOB | {"early_stopping_patience": 2, "keep_best": True}
