@@ -16,12 +16,12 @@ from recipe_engine.training.watch import Progress
 if TYPE_CHECKING:
     from recipe_engine.contract import StageResult
 
-# A rate at which the loss on other rows soon rises again.
+# A rate at which the loss on other rows rises again long before the last step.
 JOB: dict[str, Any] = {
-    "epochs": 3,
+    "epochs": 10,
     "eval_steps": 1,
     "checkpoint_steps": 3,
-    "learning_rate": 0.06,
+    "learning_rate": 0.08,
     "schedule": "constant",
 }
 PATIENT = JOB | {"early_stopping_patience": 2, "keep_best": True}
@@ -55,7 +55,7 @@ def test_the_best_step_is_the_result(
 ) -> None:
     losses = eval_losses(whole[0])
     best = min(losses, key=lambda step: losses[step])
-    assert max(losses) == best + 2 < 9, "it ends after two evaluations that were no better"
+    assert max(losses) == best + 2 < 30, "it ends after two evaluations that were no better"
     assert whole[0].metrics == {
         "loss": whole[0].facts["trace"][best - 1]["loss"],
         "step": best,
