@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recipe_registry import Artifact
 
 Verdict = Literal["identical", "within tolerance", "not compared", "different"]
-ENVIRONMENT = frozenset({"format", "packages", "plugin", "hardware"})
+ENVIRONMENT = frozenset({"format", "packages", "plugin", "hardware", "image"})
 """Components of keys that say where something was computed, not what."""
 _WEIGHTS_FILE = ".safetensors"
 # The order in which a step computes them; names that a method adds come after them.
