@@ -100,8 +100,6 @@ class Container:
         try:
             return self._ending()
         finally:
-            with suppress(OSError):
-                self._socket.close()
             self._remove()
 
     def _ending(self) -> Ending:
@@ -124,6 +122,10 @@ class Container:
         from docker.errors import APIError
         from requests.exceptions import RequestException
 
+        for each in (self._socket, self._input):
+            if each is not None:
+                with suppress(OSError):
+                    each.close()
         with suppress(APIError, RequestException):
             if self._id:
                 self._client.api.remove_container(self._id, force=True, v=True)

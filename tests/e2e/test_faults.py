@@ -252,7 +252,7 @@ def test_a_bug_in_a_hook_names_its_plugin(finished: Workspace) -> None:
 
 @pytest.mark.slow
 def test_a_bug_in_the_hook_of_a_failure_does_not_hide_it(finished: Workspace) -> None:
-    code = MEDDLING.replace("recipe_after_stage", "recipe_stage_failed")
+    code = MEDDLING.replace("recipe_after_stage", "recipe_stage_failed").replace('"evaluate"', '"answers"')
     finished.variables |= write_plugin(finished.folder / "plugin", "meddling", code)
     (finished.folder / "occupied").write_text("")
     failing = ("--set", 'push.folder.path="occupied/folder"')

@@ -83,7 +83,7 @@ def test_what_was_cached_is_computed_too_and_another_environment_is_told(finishe
     assert first[2].startswith("  cpu_flags  none -> ")
     assert first[3] == f"  packages.torch.version  1.0 -> {version('torch')}"
     assert "train: started (replayed)" in first
-    assert first[-1].startswith("identical: 12 nodes and 6 optimizer steps; replayed in ")
+    assert first[-1].startswith("identical: 14 nodes and 6 optimizer steps; replayed in ")
     assert finished.leftovers() == []
 
 
