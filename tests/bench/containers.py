@@ -35,8 +35,8 @@ def compare() -> Iterator[Comparison]:
         for space in spaces.values():
             space.variables["DOCKER_HOST"] = address
             text = space.recipe_file.read_text()
-            begin, end = text.index("[adapt.lora]"), text.index("[evaluate.perplexity]")
-            text = text[:begin] + text[end:]
+            for first, last in (("[data.train]", "[data.eval]"), ("[adapt.lora]", "[evaluate.perplexity]")):
+                text = text[: text.index(first)] + text[text.index(last) :]
             space.recipe_file.write_text(text.replace('[push.folder]\npath = "export"\n', ""))
         yield alternate(
             "container-start",
