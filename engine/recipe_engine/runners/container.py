@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import stat
+from functools import partial
 from importlib.metadata import Distribution, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,13 +55,12 @@ class ContainerRunner:
         (request.home / "artifacts").mkdir(exist_ok=True)  # a mount needs its source
         _check_readable(request.readable)
         _lend(request.writable, job.user)
-        log = request.log.open("ab", buffering=0)
         try:
             client = connect()
             # What is left of a killed run must not go on writing into a work area that this run takes up.
             ours = {HOME_LABEL: str(request.home)}
             sweep(client, ours, lambda labels: registry.artifacts.is_staged(Path(labels[OUTPUT_LABEL])))
-            return ContainerHandle(Container(client, job, log.write), request)
+            return ContainerHandle(Container(client, job, partial(_append, request.log)), request)
         except ContainerError as error:
             raise UnfitEnvironment(error.message, error.hint) from None
 
@@ -187,6 +187,11 @@ def _package_folder(package: str) -> Path:
     assert spec is not None and spec.origin is not None  # noqa: PT018 -- it was imported
     origin = Path(spec.origin)
     return origin.parent if spec.submodule_search_locations else origin
+
+
+def _append(log: Path, piece: bytes) -> None:
+    with log.open("ab") as stream:
+        stream.write(piece)
 
 
 def _check_readable(files: Iterable[Path]) -> None:
