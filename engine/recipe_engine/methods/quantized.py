@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import UnresolvedInput
@@ -34,7 +36,14 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
     # A shard is copied before it is written.
     model.save_pretrained(request.output, max_shard_size=_SHARD)
     del model
-    gc.collect()  # a model is a part of cycles, and its successor is loaded next
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Leave no trace of a model that is not needed any more, as its successor is loaded next."""
+    gc.collect()  # a model is a part of cycles
+    with suppress(AttributeError, OSError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unquantized(request: StageRequest, dtype: str) -> Path:
