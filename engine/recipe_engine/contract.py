@@ -186,6 +186,13 @@ class PairCode(Protocol):
             ValueError: for a row that does not fit; the engine adds file and row number.
         """
 
+    def margin(self, row: Mapping[str, Any], options: Any) -> float:
+        """By how much the better answer is better; 0 where the row does not say.
+
+        Raises:
+            ValueError: as in :meth:`pair`.
+        """
+
     def question(self, row: Mapping[str, Any], options: Any) -> str:
         """See :meth:`FormatCode.question`."""
 

@@ -13,7 +13,7 @@ from recipe_engine.training.reading import reading_packages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.descriptors import Method
+    from recipe_engine.descriptors import Method, ModelKind
     from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
@@ -260,7 +260,7 @@ class _Part:
     def _evaluations(self, side: str, model: str) -> list[Node]:
         """The evaluations of a model, each after the answers that it measures; equal answers are given once."""
         nodes: dict[str, Node] = {}
-        for table in self._recipe.evaluate:
+        for table in self._evaluated(side):
             wanted = self._method(table).answers(table.options)
             inputs = {"model": model}
             if wanted is not None:
@@ -272,6 +272,17 @@ class _Part:
             node = self._stage(table, f"evaluate.{table.instance}@{side}", inputs=inputs)
             nodes[node.id] = node
         return list(nodes.values())
+
+    def _evaluated(self, side: str) -> list[StageTable]:
+        """The evaluations of a side: one that measures reward models alone has no base to measure."""
+        kind = self._loaded_kind() if side == "base" else None
+        takes = [(table, self._method(table).takes) for table in self._recipe.evaluate]
+        return [table for table, kinds in takes if kind is None or kinds is None or kind in kinds]
+
+    def _loaded_kind(self) -> ModelKind | None:
+        """The kind of the model that the training starts from; ``None`` where its method does not say."""
+        assert self._recipe.load is not None  # or there were no evaluations
+        return "adapter" if self._recipe.base is not None else self._method(self._recipe.load).gives
 
     def _answers(self, wanted: Any, side: str, model: str) -> Node:
         name = f"{wanted.data}-{wanted.max_new_tokens}x{wanted.batch_size}"

@@ -171,6 +171,17 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             kind, giver = "adapter", ("model", "base")
 
 
+def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
+    """The kind of the model that a recipe makes; ``None`` where its methods do not say."""
+    kind: ModelKind | None = None
+    for table in recipe.stages():
+        if table.stage in SINGLE_STAGES:
+            kind = _method(table, catalogue).gives or kind
+        if table.stage == "load" and recipe.base is not None:
+            kind = "adapter"
+    return kind
+
+
 def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     before: dict[str, StageTable] = {}
     base = {"base": draft.base} if draft.base else {}
@@ -191,10 +202,9 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     base, path = draft.base, ("model", "base")
     if base is None:
         return
-    if base.train is None or base.adapt is None:
-        yield Finding(path, f"{base.file} trains nothing, so it has no result to start from")
-    elif catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
-        yield Finding(path, f"the result of {base.file} is no adapter", "Export it merged, and name the folder.")
+    message, hint = _no_base(base, catalogue)
+    if message:
+        yield Finding(path, message, hint)
     for key in () if base.pinned else ("threads", "device"):
         theirs, ours = getattr(base.top, key), getattr(draft.top, key, None)
         if draft.top is not None and theirs != ours:
@@ -213,6 +223,17 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         if table.stage == "push" and payload == "adapter":
             message = "the adapter of this recipe works on top of that of its base only"
             yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
+
+
+def _no_base(base: Recipe, catalogue: Catalogue) -> tuple[str, str]:
+    """Why nothing can start from a recipe's result, and a hint; two empty texts where it can."""
+    if base.train is None or base.adapt is None:
+        return f"{base.file} trains nothing, so it has no result to start from", ""
+    if result_kind(base, catalogue) == "reward_model":
+        return f"the result of {base.file} is a reward model, which gives no answers to start from", ""
+    if catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
+        return f"the result of {base.file} is no adapter", "Export it merged, and name the folder."
+    return "", ""
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:

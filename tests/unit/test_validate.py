@@ -475,7 +475,7 @@ def with_broken() -> Catalogue:
 def test_a_method_of_a_plugin_that_is_broken_says_what_broke_it(with_broken: Catalogue) -> None:
     text = LOAD + "[adapt.lora]\n[train.dpo]\n"
     assert refusal(text, catalogue=with_broken).splitlines()[0] == (
-        'r.toml:7:8: train.dpo: unknown train method "dpo". Installed: sft. '
+        'r.toml:7:8: train.dpo: unknown train method "dpo". Installed: reward, sft. '
         "The plugin broken_plugin could not be loaded: ModuleNotFoundError: No module named 'fast_kernels'"
     )
 

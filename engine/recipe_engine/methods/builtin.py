@@ -10,7 +10,7 @@ from recipe_engine.methods import fits, options
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
-from recipe_engine.training.options import TrainSft
+from recipe_engine.training.options import TrainReward, TrainSft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ _TRANSFORMERS = Requirement(
     symbols=("transformers:AutoModelForCausalLM", "transformers:Trainer"),
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
+_ACCELERATE = Requirement(package="accelerate", specifier=">=1.15")
 _SACREBLEU = Requirement(
     package="sacrebleu",
     specifier=">=2.5",
@@ -123,11 +124,28 @@ def recipe_train_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.train_sft:TrainSft",
         revision=2,
         seeded=True,
-        requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
+        requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
+        devices=lambda chosen: chosen.devices(),
+    )
+    yield Method(
+        name="reward",
+        summary="A reward model from pairs of a better and a worse answer",
+        options=TrainReward,
+        implementation="recipe_engine.methods.train_reward:TrainReward",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
+        packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
+        data=lambda chosen: chosen.data_sets(),
+        data_kinds={role: frozenset({"preference"}) for role in ("train", "eval")},
+        takes=frozenset({"causal_lm", "adapter"}),
+        gives="reward_model",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.reward_clashes,
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
         devices=lambda chosen: chosen.devices(),
     )
@@ -144,6 +162,17 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         revision=2,
         compares=True,
         **_ASKING,
+    )
+    yield Method(
+        name="preference",
+        summary="Share of pairs in which the better answer has the higher score",
+        options=options.EvaluatePreference,
+        implementation="recipe_engine.methods.evaluate:PreferenceAccuracy",
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
+        data=lambda chosen: {"eval": chosen.data},
+        data_kinds={"eval": frozenset({"preference"})},
+        takes=frozenset({"reward_model"}),
     )
     yield Method(
         name="samples",

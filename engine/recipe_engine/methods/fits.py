@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.training.options import TrainReward
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -107,12 +108,26 @@ def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tup
     return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
 
 
+def reward_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """A reward model has a head of its own; that of the language model is not used."""
+    adapt = before.get("adapt")
+    found = []
+    for key in ("target_modules", "modules_to_save", "train_only"):
+        names = getattr(adapt, key, None)
+        heads = [name for name in names or () if not isinstance(names, str) and _last(name) in HEADS]
+        if heads:
+            found.append(("", f"a reward model has no {heads[0]}, which predicts tokens", f"adapt.{key}"))
+    return found
+
+
 def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """An adapter is merged into weights, and into weights that are not quantized."""
     if options.merged and isinstance(before.get("load"), LoadNf4 | LoadInt8):
         return [("merged", "an adapter cannot be merged into quantized weights without rounding it away", "load")]
     if options.merged and isinstance(before.get("adapt"), AdaptFull):
         return [("merged", "there is no adapter: the result is a whole model without it", "adapt")]
+    if options.merged and isinstance(before.get("train"), TrainReward):
+        return [("merged", "a reward model is exported as an adapter, or trained whole with adapt.full", "train")]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
@@ -103,6 +104,20 @@ class Preference:
             conversation(messages, tokenizer, tools=tools, last_only=True) for messages in (chosen, rejected)
         )
         return better, worse
+
+    def margin(self, row: Mapping[str, Any], options: FormatPreference) -> float:
+        """The number in its field, where one is named.
+
+        Raises:
+            ValueError: for a missing field, or one that holds no finite number.
+        """
+        field = options.fields.margin
+        if field is None:
+            return 0.0
+        value = row.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f'the field "{field}" holds no finite number')
+        return float(value)
 
     def question(self, row: Mapping[str, Any], options: FormatPreference) -> str:
         """What both answers reply to."""
