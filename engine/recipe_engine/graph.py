@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.model import StageTable
-from recipe_engine.options import non_default, to_table
+from recipe_engine.options import REWARD, non_default, rewards_of, to_table
 from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from recipe_engine.descriptors import Method, ModelKind
     from recipe_engine.model import DataSet, Recipe, StageContainer
@@ -39,10 +39,13 @@ class Node:
         options: all of them, as a table.
         changed_options: those that differ from their default; they enter the key.
         source: the source that it reads: ``model`` or ``data.<name>``; ``""`` for none.
+        sources: role -> further sources that it reads: those of rewards.
         inputs: role -> node whose artifact it builds on.
         consumes: whether the live model that it gets is changed, so that nobody else can use it afterwards.
         distribution: of the plugin that brought the method; ``""`` for built-in ones.
         plugin_sha256: of that plugin, where it is a single file.
+        reward_sources: names of the reward sources that judge its answers.
+        reward_plugins: distribution of each plugin whose rewards judge its answers -> its sha256, as above.
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
@@ -57,6 +60,7 @@ class Node:
     options: Mapping[str, Any] = field(default_factory=dict)
     changed_options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     consumes: bool = False
     revision: int = 1
@@ -64,6 +68,8 @@ class Node:
     packages: tuple[str, ...] = ()
     distribution: str = ""
     plugin_sha256: str = ""
+    reward_sources: tuple[str, ...] = ()
+    reward_plugins: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     pinned: str = ""
     on_host: bool = False
@@ -79,6 +85,7 @@ class Node:
             "inputs": dict(self.inputs),
             "implementation": self.implementation,
             "source": self.source,
+            "sources": dict(self.sources),
             "consumes": self.consumes,
             "seed": self.seed,
         }
@@ -92,8 +99,9 @@ class Node:
 def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     """The nodes of a recipe, each after those that it builds on.
 
-    A recipe that this one starts from is trained first, under its own name (``sft/train``), without its evaluations
-    and pushes. Its nodes have the keys that they have in a run of their own.
+    A recipe that this one starts from, or whose result judges its answers, is trained first, under its own name
+    (``sft/train``), without its evaluations and pushes. Its nodes have the keys that they have in a run of their own.
+    What several of them build on is there once.
     """
     tokens = _new_tokens(recipe, catalogue)
     nodes = [
@@ -113,7 +121,7 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     ]
     parts = [
         _Part(part, catalogue, "" if part is recipe else f"{part.name}/", extended=bool(tokens))
-        for part in recipe.lineage()
+        for part in recipe.parts()
     ]
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
@@ -123,7 +131,7 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
 
 def _placed(nodes: tuple[Node, ...], recipe: Recipe) -> tuple[Node, ...]:
     """The nodes with their containers: each part of a recipe has those that it has alone."""
-    tables = {part.name if part is not recipe else "": part.container for part in recipe.lineage()}
+    tables = {part.name if part is not recipe else "": part.container for part in recipe.parts()}
     return tuple(
         replace(node, container=table.of_stage(node.stage))
         if (table := tables[node.id.rpartition("/")[0]]) is not None and not node.on_host
@@ -149,9 +157,25 @@ def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, 
     for node in reversed(nodes):
         if node.id in wanted:
             wanted.update(node.inputs.values())
-            if node.source:
+            if node.source or node.sources:
                 wanted.add("resolve")
     return tuple(node for node in nodes if node.id in wanted)
+
+
+@dataclass(slots=True)
+class _Rewards:
+    """What rewards add to the node of a training."""
+
+    names: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, str] = field(default_factory=dict)
+    packages: list[str] = field(default_factory=list)
+    revisions: list[int] = field(default_factory=list)
+
+    def keyed(self, rewards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rewards among the options of a key, each with the revision of its source."""
+        return [{**reward, "revision": own} for reward, own in zip(rewards, self.revisions, strict=True)]
 
 
 class _Part:
@@ -294,6 +318,10 @@ class _Part:
         inputs = dict(given.pop("inputs", {}))
         if "answers" not in inputs:
             inputs.update(self._reads(table, method))
+        rewards = self._rewards(table)
+        changed = non_default(table.options)
+        if rewards.revisions:
+            changed = {**changed, REWARD: rewards.keyed(changed[REWARD])}
         return Node(
             id=f"{self._prefix}{node_id}",
             stage=table.stage,
@@ -301,12 +329,15 @@ class _Part:
             method=table.method,
             implementation=method.implementation,
             options=to_table(table.options),
-            changed_options=non_default(table.options),
-            inputs=inputs,
+            changed_options=changed,
+            inputs=inputs | rewards.inputs,
+            sources=rewards.sources,
+            reward_sources=tuple(rewards.names),
+            reward_plugins=rewards.plugins,
             revision=method.revision,
             seeded=method.seeded,
             seed=node_seed(self._recipe.top.seed, node_id),
-            packages=method.packages,
+            packages=tuple(dict.fromkeys([*method.packages, *rewards.packages])),
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,
         )
@@ -316,6 +347,23 @@ class _Part:
         tokenizer = {"tokenizer": "tokenizer"} if table.stage not in ("load", "adapt") else {}
         data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in method.data(table.options).items()}
         return tokenizer | data
+
+    def _rewards(self, table: StageTable) -> _Rewards:
+        """What the rewards of a stage add to its node."""
+        found = _Rewards()
+        for reward in rewards_of(table.options):
+            registered = self._catalogue.rewards[reward.source]
+            role = f"{REWARD}.{reward.name}"
+            found.names.append(reward.source)
+            found.revisions.append(registered.descriptor.revision)
+            found.packages += registered.descriptor.packages
+            if registered.plugin:
+                found.plugins[registered.distribution] = registered.sha256
+            if reward.reference:
+                found.sources[role] = f"{self._prefix}{role}"
+            if reward.name in self._recipe.rewards:
+                found.inputs[role] = f"{self._recipe.rewards[reward.name].name}/train"
+        return found
 
     def _method(self, table: StageTable) -> Method:
         return self._catalogue.methods[table.stage, table.method].descriptor

@@ -42,7 +42,7 @@ def lineage(recorded: Recorded, recipe: Recipe, catalogue: Catalogue, node: str 
     return {
         "run": recorded.record.id,
         "name": recorded.record.name,
-        "recipes": [{"name": part.name, "digest": part.digest()} for part in recipe.lineage()],
+        "recipes": [{"name": part.name, "digest": part.digest()} for part in recipe.parts()],
         "sources": [_source(name, recorded.record.inputs[name]) for name in dict.fromkeys(sources)],
         "nodes": [_node(found, recorded, recipe) for found in shown],
     }
@@ -141,7 +141,7 @@ def _node(node: Node, recorded: Recorded, recipe: Recipe) -> dict[str, Any]:
 
 def _named(recipe: Recipe) -> dict[str, str]:
     """Nodes that a named result gives -> its reference."""
-    parts = [part for part in recipe.lineage() if part.pinned]
+    parts = [part for part in recipe.parts() if part.pinned]
     return {node: part.pinned.reference for part in parts if part.pinned for node in part.pinned_nodes()}
 
 

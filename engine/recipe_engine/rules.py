@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_containers import UnpinnedImage, parse_image
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
 from recipe_engine.model import CONTAINER_STAGES
+from recipe_engine.options import REWARD, rewards_of
+from recipe_engine.reward_tables import RECIPE, tables_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
     from recipe_engine.model import ContainerTable, DataSet, ModelTable, Recipe, StageTable, TopTable
+    from recipe_engine.options import Reward
     from recipe_engine.plugins import Catalogue
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
@@ -29,7 +34,7 @@ _CALLED: Mapping[ModelKind, str] = {
     "adapter": "a model with adapters",
     "reward_model": "a reward model",
 }
-_VALUES = frozenset({"base", "source", "format", "image"})
+_VALUES = frozenset({"base", "source", "format", "image", "recipe", "model", "json_schema"})
 """Keys whose value is what a rule complains about."""
 
 
@@ -44,7 +49,9 @@ class Draft:
         data: the valid data sets.
         stages: the valid stage tables, in the order in which they run.
         container: the table.
+        folder: what relative paths are relative to.
         base: the recipe whose result this one starts from.
+        rewards: where it names recipes whose results judge answers -> those that are valid.
     """
 
     tree: Mapping[str, Any]
@@ -53,7 +60,21 @@ class Draft:
     data: Mapping[str, DataSet]
     stages: tuple[StageTable, ...]
     container: ContainerTable | None
+    folder: Path
     base: Recipe | None
+    rewards: Mapping[KeyPath, Recipe]
+
+    def rewards_of(self, table: StageTable) -> Iterator[tuple[KeyPath, Reward]]:
+        """The rewards of a stage, and where the table of each stands."""
+        rewards = rewards_of(table.options)
+        written = tables_in(self.tree[table.stage][table.instance][REWARD]) if rewards else ()
+        for (place, _), reward in zip(written, rewards, strict=True):
+            yield (table.stage, table.instance, REWARD, *place), reward
+
+    def reward_recipes(self) -> dict[str, Recipe]:
+        """The recipes that judge answers, by the names of their rewards."""
+        found = [(reward.name, (*path, RECIPE)) for table in self.stages for path, reward in self.rewards_of(table)]
+        return {name: self.rewards[path] for name, path in found if path in self.rewards}
 
     def has(self, stage: str) -> bool:
         """Whether there is a table of that stage, valid or not."""
@@ -84,12 +105,12 @@ class Finding:
 def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
     """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _image):
+    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _rewards, _part_names, _image):
         for found in rule(draft, catalogue):
             message = found.message
             if found.other:
                 message += f"; see {dotted(found.other)} at {composition.place(found.other)}"
-            value = found.path[-1] in _VALUES
+            value = len(found.path) > 1 and found.path[-1] in _VALUES
             problems.append(composition.problem(found.path, message, found.hint, value=value))
     return problems
 
@@ -112,6 +133,10 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     if draft.model is not None and isinstance(draft.model.base, str) and draft.base is None:
         references.append((("model", "base"), draft.model.base, draft.model))
     references += [(("data", name, "source"), data.table.source, data.table) for name, data in draft.data.items()]
+    for table in draft.stages:
+        for place, reward in draft.rewards_of(table):
+            keys = [key for key, value in vars(reward.options).items() if value == reward.reference and value]
+            references += [((*place, key), reward.reference, reward.options) for key in keys]
     for path, reference, table in references:
         scheme, colon, name = reference.partition(":")
         registered = catalogue.sources.get(scheme) if colon else None
@@ -197,6 +222,69 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             before[table.stage] = table
 
 
+def _rewards(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    """What must hold between a recipe and those whose results judge its answers."""
+    for path, recipe in draft.rewards.items():
+        if result_kind(recipe, catalogue) != "reward_model":
+            yield Finding(path, f"the result of {recipe.file} is no reward model", "Make one with [train.reward].")
+        elif _start(draft, catalogue) != _start(recipe, catalogue):
+            message = (
+                f"{recipe.file} does not start from the model of this recipe, whose tokens it would be asked about"
+            )
+            hint = "Start both from one model, or export that one and name it: reward = { model = … }."
+            yield Finding(path, message, hint)
+        yield from _of_one_run(draft, recipe, path)
+    names = dict.fromkeys(reward.name for table in draft.stages for _, reward in draft.rewards_of(table))
+    for table in draft.stages:
+        for place, reward in draft.rewards_of(table):
+            if reward.name in names:
+                del names[reward.name]
+            else:
+                message = f"two rewards are called {reward.name}"
+                yield Finding(place, message, 'Give one a name of its own: name = "…".')
+
+
+def _start(recipe: Draft | Recipe, catalogue: Catalogue) -> tuple[object, ...]:
+    """The model that everything starts from, and the tokens that it gets: what a tokenizer follows from."""
+    while recipe.base is not None:
+        recipe = recipe.base
+    stages = recipe.stages if isinstance(recipe, Draft) else recipe.stages()
+    tokens = [
+        token
+        for table in stages
+        if table.stage == "adapt"
+        for token in _method(table, catalogue).new_tokens(table.options)
+    ]
+    base, revision = (recipe.model.base, recipe.model.revision) if recipe.model else ("", None)
+    if isinstance(base, str) and base.startswith("file:"):
+        base = os.path.realpath(recipe.folder / Path(base.removeprefix("file:")).expanduser())
+    return base, revision, tokens
+
+
+def _of_one_run(draft: Draft, other: Recipe, path: KeyPath) -> Iterator[Finding]:
+    """What one run has one of; of a named result nothing is computed."""
+    for key in () if other.pinned else ("threads", "device"):
+        theirs, ours = getattr(other.top, key), getattr(draft.top, key, None)
+        if draft.top is not None and theirs != ours:
+            message = f"{other.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"
+            yield Finding(path, message, "Write the same in both.")
+
+
+def _part_names(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
+    """The recipes of one run have names of their own."""
+    others = {("model", "base"): draft.base, **draft.rewards}
+    files = {draft.top.name: ""} if draft.top else {}
+    for path, other in others.items():
+        parts = other.parts() if other is not None else ()
+        for part in parts:
+            file = os.path.realpath(part.file)
+            if files.setdefault(part.name, file) != file:
+                names = ", ".join([*(each.name for each in parts), *([draft.top.name] if draft.top else [])])
+                message = f"two of the recipes {names} have one name"
+                yield Finding(path, message, "Rename one: nodes are named by it.")
+                return
+
+
 def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     """What must hold between a recipe and the one whose result it starts from."""
     base, path = draft.base, ("model", "base")
@@ -205,16 +293,7 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     message, hint = _no_base(base, catalogue)
     if message:
         yield Finding(path, message, hint)
-    for key in () if base.pinned else ("threads", "device"):
-        theirs, ours = getattr(base.top, key), getattr(draft.top, key, None)
-        if draft.top is not None and theirs != ours:
-            message = f"{base.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"
-            yield Finding(path, message, "Write the same in both.")
-    names = [recipe.name for recipe in base.lineage()] + ([draft.top.name] if draft.top else [])
-    if len(names) > len(set(names)):
-        yield Finding(
-            path, f"two of the recipes {', '.join(names)} have one name", "Rename one: nodes are named by it."
-        )
+    yield from _of_one_run(draft, base, path)
     for table in draft.stages:
         if table.stage == "adapt" and _method(table, catalogue).new_tokens(table.options):
             message = "only the first of several recipes can add tokens: its data is prepared with them too"

@@ -123,6 +123,7 @@ def test_a_worker_is_told_all_options() -> None:
         "inputs": {},
         "implementation": "recipe_engine.methods.load_nf4:LoadNf4",
         "source": "model",
+        "sources": {},
         "consumes": False,
         "seed": node_seed(0, "load"),
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
+from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, RewardSource, Runner, Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
 from recipe_engine.methods.metrics import options as metrics
+from recipe_engine.methods.rewards import options as rewards
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainReward, TrainSft
@@ -287,6 +288,47 @@ def recipe_data_formats() -> Iterator[DataFormat]:
         options=options.FormatPrompt,
         implementation="recipe_engine.methods.formats.others:Prompt",
         kind="prompt",
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_reward_sources() -> Iterator[RewardSource]:
+    """What judges answers."""
+    yield RewardSource(
+        name="recipe",
+        summary="The reward model that another recipe makes",
+        options=rewards.RewardRecipe,
+        implementation="recipe_engine.methods.rewards.models:RecipeReward",
+        packages=_MODEL_PACKAGES,
+        timed=False,
+    )
+    yield RewardSource(
+        name="model",
+        summary="A model that classifies texts",
+        options=rewards.RewardModel,
+        implementation="recipe_engine.methods.rewards.models:ModelReward",
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=(*_MODEL_PACKAGES, "tokenizers"),
+        source=lambda chosen: chosen.source(),
+        timed=False,
+    )
+    yield RewardSource(
+        name="pattern",
+        summary="Whether a regular expression is found",
+        options=rewards.RewardPattern,
+        implementation="recipe_engine.methods.rewards.texts:PatternReward",
+        check=lambda chosen: chosen.check(),
+    )
+    yield RewardSource(
+        name="json_schema",
+        summary="Whether the answer is JSON that a schema allows",
+        options=rewards.RewardJsonSchema,
+        implementation="recipe_engine.methods.rewards.texts:JsonSchemaReward",
+        requires=(Requirement(package="jsonschema", symbols=("jsonschema:Draft202012Validator",)),),
+        packages=("jsonschema",),
+        check=lambda chosen: chosen.check(),
+        source=lambda chosen: chosen.source(),
+        source_kind="data",
     )
 
 
