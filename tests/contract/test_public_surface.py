@@ -16,8 +16,8 @@ from recipe_engine.hookmark import PROJECT, hookimpl
 
 SURFACE = {
     "contract": """
-        FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest Reporter
-        ResolvedSource Segment
+        Answer FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest Reporter
+        ResolvedSource RewardCode RewardRequest Segment
         SourceCode SourceFile SourceRequest StageCode StageRequest StageResult WEIGHT_FILES
     """,
     "descriptors": """

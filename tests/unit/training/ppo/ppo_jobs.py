@@ -87,12 +87,20 @@ def fresh_model(root: Path, folder: Path, *, dtype: str = "float32", model: Any 
 
 
 def request(
-    root: Path, model: Any, *, reporter: tiny.Recorder | None = None, seed: int = 7, **options: Any
+    root: Path,
+    model: Any,
+    *,
+    reporter: tiny.Recorder | None = None,
+    seed: int = 7,
+    folder: Path | None = None,
+    data: dict[str, Path] | None = None,
+    **options: Any,
 ) -> StageRequest:
     """A request of ``train.ppo``, of a few short answers where ``options`` do not say more."""
     few = {"batch_size": 4, "max_new_tokens": 6, "learning_rate": 1e-3, "max_steps": 1, "ppo_epochs": 2}
     root.mkdir(parents=True, exist_ok=True)
-    return tiny.stage_request(root, TrainPpo(**few | options), model=model, reporter=reporter, seed=seed)
+    chosen = TrainPpo(**few | options)
+    return tiny.stage_request(root, chosen, model=model, reporter=reporter, seed=seed, tokenizer=folder, data=data)
 
 
 def ppo(

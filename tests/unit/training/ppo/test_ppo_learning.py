@@ -132,7 +132,7 @@ def test_a_constant_reward_stays_bounded(tmp_path: Path, llama: Path) -> None:
 
 
 def test_a_policy_that_went_far_enough_ends_its_passes(tmp_path: Path, llama: Path) -> None:
-    wild = {"learning_rate": 0.05, "ppo_epochs": 6, "minibatch_size": 2}
+    wild: dict[str, Any] = {"learning_rate": 0.05, "ppo_epochs": 6, "minibatch_size": 2}
     (free,) = ppo(tmp_path / "free", llama, **wild)[0].steps
     (held,) = ppo(tmp_path / "held", llama, max_update_kl=0.01, **wild)[0].steps
     assert free["updates"] == 12
@@ -140,7 +140,7 @@ def test_a_policy_that_went_far_enough_ends_its_passes(tmp_path: Path, llama: Pa
 
 
 def test_the_controller_moves_the_price_of_divergence(tmp_path: Path, llama: Path) -> None:
-    far = {"learning_rate": 0.05, "max_steps": 3, "epochs": 2, "kl_coef": 0.1}
+    far: dict[str, Any] = {"learning_rate": 0.05, "max_steps": 3, "epochs": 2, "kl_coef": 0.1}
     steps = ppo(tmp_path, llama, kl_target=1e-3, kl_horizon=8, **far)[0].steps
     # Nothing has diverged in the first step, and far more than wanted in the second.
     assert [step["kl_coef"] for step in steps] == pytest.approx([0.1, 0.09, 0.099])
