@@ -233,7 +233,7 @@ class Answer:
         tokens: prompt and answer as the model saw them, without padding, the end-of-sequence where it was reached.
         prompt_tokens: how many of them are the prompt.
         ended: whether the end-of-sequence was reached, and not the limit of tokens.
-        row: of the prompt in its data set, from 0; error messages name it.
+        row: number of the prompt's row in its source, from 1; error messages name it.
     """
 
     question: str

@@ -12,6 +12,7 @@ from recipe_engine.methods.rewards import options as rewards
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainReward, TrainSft
+from recipe_engine.training.ppo.options import TrainPpo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +150,21 @@ def recipe_train_methods() -> Iterator[Method]:
         clashes=fits.reward_clashes,
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
         devices=lambda chosen: chosen.devices(),
+    )
+    yield Method(
+        name="ppo",
+        summary="Proximal policy optimization: more of the answers that a reward likes",
+        options=TrainPpo,
+        implementation="recipe_engine.methods.train_ppo:TrainPpo",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=(*_MODEL_PACKAGES, "peft"),
+        data=lambda chosen: chosen.data_sets(),
+        data_kinds={"prompts": frozenset({"prompt"})},
+        takes=frozenset({"causal_lm", "adapter"}),
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.ppo_clashes,
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
     )
 
 

@@ -131,6 +131,22 @@ def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str,
     return []
 
 
+def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """The policy that writes is the one that learns, and with its adapter off it is what it was before."""
+    adapt = before.get("adapt")
+    if not isinstance(adapt, AdaptLora):
+        return []
+    found = []
+    if adapt.dropout:
+        found.append(("", "it trains without dropout: answers are learned as they were written", "adapt.dropout"))
+    if adapt.changes_base:
+        message = f"without an adapter of {adapt.init} the model is another than it was, and nothing to be held to"
+        found.append(("", message, "adapt.init"))
+    if adapt.bias != "none":
+        found.append(("", "biases stay changed where the adapter is off: it would be held to itself", "adapt.bias"))
+    return found
+
+
 ON_TOP = "bias, modules_to_save, dora, init and new_tokens do not work on top of another recipe's adapter"
 _NEEDS_FLOAT32 = (
     "it trains weights of the model itself, which need float32 to take small updates: load with {key} = "

@@ -82,7 +82,7 @@ def _number(given: GivenReward, value: Any, answer: Answer) -> float:
     if math.isfinite(number):
         return number
     shown = answer.text if len(answer.text) <= _SHOWN else f"{answer.text[:_SHOWN]}…"
-    raise _failure(given, f"gave {value!r} for an answer to the prompt at row {answer.row}: {shown!r}")
+    raise _failure(given, f"gave {value!r} for an answer to the prompt of row {answer.row}: {shown!r}")
 
 
 def _failure(given: GivenReward, what: str) -> StageFailed:
