@@ -97,17 +97,20 @@ def _hint(given: GivenReward) -> str:
 
 @contextmanager
 def _failures_named(given: GivenReward) -> Iterator[None]:
-    """What a reward's code raises and no user can act on names the reward and keeps its traceback."""
+    """What a plugin's reward raises and no user can act on names the reward and keeps its traceback.
+
+    What is built in has the engine's bugs, and memory that is used up is nobody's.
+    """
     try:
         yield
     except _TimeUp:
         hint = "Make it faster, or raise its timeout."
         raise StageFailed(f"train: the reward {given.name} took longer than {given.timeout:g} seconds.", hint) from None
     except Exception as error:
-        if hasattr(error, "exit_code"):
+        if not given.plugin or hasattr(error, "exit_code") or isinstance(error, MemoryError | OSError):
             raise
         failed = StageFailed(f"train: the reward {given.name} raised {type(error).__name__}: {error}.", _hint(given))
-        failed.add_note("".join(traceback.format_exception(error)))
+        failed.traceback = traceback.format_exc()  # type: ignore[attr-defined]
         raise failed from error
 
 

@@ -47,6 +47,8 @@ class ModelReward:
         assert request.source is not None  # its descriptor names one
         self._options: options.RewardModel = request.options
         self._model, self._tokenizer = load_classifier(request.source, request.device)
+        # A decoder's tokenizer may give an empty answer no token at all, and a model cannot read nothing.
+        self._empty = "" if self._tokenizer("")["input_ids"] else str(self._tokenizer.pad_token)
         self._label = _label_of(self._options.label, self._model.config, request.source.reference)
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
@@ -65,13 +67,11 @@ class ModelReward:
         return found
 
     def _inputs(self, answers: Sequence[Answer]) -> Any:
-        texts = [answer.text for answer in answers]
+        texts = [answer.text or self._empty for answer in answers]
         paired = self._options.input == "question and answer"
         given = ([answer.question for answer in answers], texts) if paired else (texts,)
         longest = self._model.config.max_position_embeddings
-        # A question is cut before its answer is.
-        cut = "only_first" if paired else True
-        batch = self._tokenizer(*given, padding=True, truncation=cut, max_length=longest, return_tensors="pt")
+        batch = self._tokenizer(*given, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         return batch.to(self._model.device)
 
 
