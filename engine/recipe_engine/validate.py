@@ -217,7 +217,7 @@ class _Checker:
         for part in (reward.table, reward.options):
             self._idle_options(path, table, part)
         if reward.table.timeout is not None and not source.timed:
-            self._problem((*path, "timeout"), f"it cannot matter here: {source.name} takes its time", "Remove it.")
+            self._problem((*path, "timeout"), f"it cannot matter here: {source.name} is not timed", "Remove it.")
         for key, message in source.check(reward.options):
             self._problem((*path, key), message, value=True)
         return reward
@@ -229,7 +229,8 @@ class _Checker:
             self._unknown_name((*path, FUNCTION), table[FUNCTION], "reward function", functions)
             return
         keys = [name for name, source in sources.items() if source.has_key]
-        near = [(key, hint) for key in table if (hint := did_you_mean(key, [*keys, FUNCTION]))]
+        near = [(key, f'Write function = "{key}".') for key in table if key in sources]
+        near = near or [(key, hint) for key in table if (hint := did_you_mean(key, [*keys, FUNCTION]))]
         for key, hint in near:
             self._problem((*path, key), "unknown key", hint)
         if not near:
