@@ -10,7 +10,7 @@ from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek
 from recipe_engine.lockfile import lock_path, read_lock
 from recipe_engine.plan import base_name
-from recipe_engine.rules import result_kind
+from recipe_engine.relations import result_kind
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.judges import judges_of
 from recipe_engine.model import StageTable
-from recipe_engine.options import REWARD, non_default, rewards_of, to_table
+from recipe_engine.options import non_default, to_table
 from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from recipe_engine.descriptors import Method, ModelKind
     from recipe_engine.model import DataSet, Recipe, StageContainer
@@ -162,22 +163,6 @@ def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, 
     return tuple(node for node in nodes if node.id in wanted)
 
 
-@dataclass(slots=True)
-class _Rewards:
-    """What rewards add to the node of a training."""
-
-    names: list[str] = field(default_factory=list)
-    inputs: dict[str, str] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    plugins: dict[str, str] = field(default_factory=dict)
-    packages: list[str] = field(default_factory=list)
-    revisions: list[int] = field(default_factory=list)
-
-    def keyed(self, rewards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rewards among the options of a key, each with the revision of its source."""
-        return [{**reward, "revision": own} for reward, own in zip(rewards, self.revisions, strict=True)]
-
-
 class _Part:
     """The nodes of one recipe: of the run's own, or of one that it builds on.
 
@@ -318,10 +303,7 @@ class _Part:
         inputs = dict(given.pop("inputs", {}))
         if "answers" not in inputs:
             inputs.update(self._reads(table, method))
-        rewards = self._rewards(table)
-        changed = non_default(table.options)
-        if rewards.revisions:
-            changed = {**changed, REWARD: rewards.keyed(changed[REWARD])}
+        judges = judges_of(table, self._recipe, self._catalogue, self._prefix)
         return Node(
             id=f"{self._prefix}{node_id}",
             stage=table.stage,
@@ -329,15 +311,15 @@ class _Part:
             method=table.method,
             implementation=method.implementation,
             options=to_table(table.options),
-            changed_options=changed,
-            inputs=inputs | rewards.inputs,
-            sources=rewards.sources,
-            reward_sources=tuple(rewards.names),
-            reward_plugins=rewards.plugins,
+            changed_options=judges.changed_options(table.options),
+            inputs=inputs | judges.inputs,
+            sources=judges.sources,
+            reward_sources=tuple(judges.names),
+            reward_plugins=judges.plugins,
             revision=method.revision,
             seeded=method.seeded,
             seed=node_seed(self._recipe.top.seed, node_id),
-            packages=tuple(dict.fromkeys([*method.packages, *rewards.packages])),
+            packages=tuple(dict.fromkeys([*method.packages, *judges.packages])),
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,
         )
@@ -347,23 +329,6 @@ class _Part:
         tokenizer = {"tokenizer": "tokenizer"} if table.stage not in ("load", "adapt") else {}
         data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in method.data(table.options).items()}
         return tokenizer | data
-
-    def _rewards(self, table: StageTable) -> _Rewards:
-        """What the rewards of a stage add to its node."""
-        found = _Rewards()
-        for reward in rewards_of(table.options):
-            registered = self._catalogue.rewards[reward.source]
-            role = f"{REWARD}.{reward.name}"
-            found.names.append(reward.source)
-            found.revisions.append(registered.descriptor.revision)
-            found.packages += registered.descriptor.packages
-            if registered.plugin:
-                found.plugins[registered.distribution] = registered.sha256
-            if reward.reference:
-                found.sources[role] = f"{self._prefix}{role}"
-            if reward.name in self._recipe.rewards:
-                found.inputs[role] = f"{self._recipe.rewards[reward.name].name}/train"
-        return found
 
     def _method(self, table: StageTable) -> Method:
         return self._catalogue.methods[table.stage, table.method].descriptor

@@ -10,9 +10,9 @@ from recipe_engine.journal import FinishedNode
 from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.options import build
+from recipe_engine.relations import result_kind
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import holds_adapter, payload_digest, payload_files
-from recipe_engine.rules import result_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

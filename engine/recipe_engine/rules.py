@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_containers import UnpinnedImage, parse_image
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
+from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
-from recipe_engine.options import REWARD, rewards_of
-from recipe_engine.reward_tables import RECIPE, tables_in
+from recipe_engine.relations import base_findings, name_findings, reward_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from recipe_engine.compose import Composition
-    from recipe_engine.descriptors import DataKind, Method, ModelKind
+    from recipe_engine.descriptors import DataKind, ModelKind
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
-    from recipe_engine.model import ContainerTable, DataSet, ModelTable, Recipe, StageTable, TopTable
-    from recipe_engine.options import Reward
+    from recipe_engine.model import StageTable
     from recipe_engine.plugins import Catalogue
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
@@ -38,74 +34,10 @@ _VALUES = frozenset({"base", "source", "format", "image", "recipe", "model", "js
 """Keys whose value is what a rule complains about."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A recipe as far as its tables are valid.
-
-    Attributes:
-        tree: all of it, as it was written.
-        top: the keys before the first table.
-        model: the table.
-        data: the valid data sets.
-        stages: the valid stage tables, in the order in which they run.
-        container: the table.
-        folder: what relative paths are relative to.
-        base: the recipe whose result this one starts from.
-        rewards: where it names recipes whose results judge answers -> those that are valid.
-    """
-
-    tree: Mapping[str, Any]
-    top: TopTable | None
-    model: ModelTable | None
-    data: Mapping[str, DataSet]
-    stages: tuple[StageTable, ...]
-    container: ContainerTable | None
-    folder: Path
-    base: Recipe | None
-    rewards: Mapping[KeyPath, Recipe]
-
-    def rewards_of(self, table: StageTable) -> Iterator[tuple[KeyPath, Reward]]:
-        """The rewards of a stage, and where the table of each stands."""
-        rewards = rewards_of(table.options)
-        written = tables_in(self.tree[table.stage][table.instance][REWARD]) if rewards else ()
-        for (place, _), reward in zip(written, rewards, strict=True):
-            yield (table.stage, table.instance, REWARD, *place), reward
-
-    def reward_recipes(self) -> dict[str, Recipe]:
-        """The recipes that judge answers, by the names of their rewards."""
-        found = [(reward.name, (*path, RECIPE)) for table in self.stages for path, reward in self.rewards_of(table)]
-        return {name: self.rewards[path] for name, path in found if path in self.rewards}
-
-    def has(self, stage: str) -> bool:
-        """Whether there is a table of that stage, valid or not."""
-        return bool(self.tree.get(stage))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every stage table is valid, so that what none of them says is not said at all."""
-        tables = [self.tree.get(stage, {}) for stage in STAGES]
-        return len(self.stages) == sum(len(table) if isinstance(table, dict) else 1 for table in tables)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A broken rule.
-
-    Attributes:
-        path: the key that breaks it.
-        other: the key that it does not agree with; empty where there is none.
-    """
-
-    path: KeyPath
-    message: str
-    hint: str = ""
-    other: KeyPath = ()
-
-
 def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
     """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _rewards, _part_names, _image):
+    for rule in (_order, _sources, _data_sets, _kinds, _clashes, base_findings, reward_findings, name_findings, _image):
         for found in rule(draft, catalogue):
             message = found.message
             if found.other:
@@ -155,7 +87,7 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
 def _data_sets(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     used = set()
     for table in draft.stages:
-        method = _method(table, catalogue)
+        method = method_of(table, catalogue)
         for role, name in method.data(table.options).items():
             used.add(name)
             kinds = method.data_kinds.get(role, _DEFAULT_KINDS)
@@ -185,7 +117,7 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     kind: ModelKind | None = None
     giver: KeyPath = ()
     for table in draft.stages:
-        method, path = _method(table, catalogue), (table.stage, table.instance)
+        method, path = method_of(table, catalogue), (table.stage, table.instance)
         if kind is not None and method.takes is not None and kind not in method.takes:
             takes = " or ".join(_CALLED[taken] for taken in sorted(method.takes))
             message = f"{table.method} works on {takes}, and {dotted(giver)} gives {_CALLED[kind]}"
@@ -196,23 +128,12 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             kind, giver = "adapter", ("model", "base")
 
 
-def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
-    """The kind of the model that a recipe makes; ``None`` where its methods do not say."""
-    kind: ModelKind | None = None
-    for table in recipe.stages():
-        if table.stage in SINGLE_STAGES:
-            kind = _method(table, catalogue).gives or kind
-        if table.stage == "load" and recipe.base is not None:
-            kind = "adapter"
-    return kind
-
-
 def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     before: dict[str, StageTable] = {}
     base = {"base": draft.base} if draft.base else {}
     for table in draft.stages:
         chosen = {stage: earlier.options for stage, earlier in before.items()} | base
-        for key, message, other in _method(table, catalogue).clashes(table.options, chosen):
+        for key, message, other in method_of(table, catalogue).clashes(table.options, chosen):
             stage, _, other_key = other.partition(".")
             there: KeyPath = ("model", "base")
             if stage != "base":
@@ -220,99 +141,6 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             yield Finding((table.stage, table.instance, *([key] if key else [])), message, "", there)
         if table.stage in SINGLE_STAGES:
             before[table.stage] = table
-
-
-def _rewards(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
-    """What must hold between a recipe and those whose results judge its answers."""
-    for path, recipe in draft.rewards.items():
-        if result_kind(recipe, catalogue) != "reward_model":
-            yield Finding(path, f"the result of {recipe.file} is no reward model", "Make one with [train.reward].")
-        elif _start(draft, catalogue) != _start(recipe, catalogue):
-            message = (
-                f"{recipe.file} does not start from the model of this recipe, whose tokens it would be asked about"
-            )
-            hint = "Start both from one model, or export that one and name it: reward = { model = … }."
-            yield Finding(path, message, hint)
-        yield from _of_one_run(draft, recipe, path)
-    names = dict.fromkeys(reward.name for table in draft.stages for _, reward in draft.rewards_of(table))
-    for table in draft.stages:
-        for place, reward in draft.rewards_of(table):
-            if reward.name in names:
-                del names[reward.name]
-            else:
-                message = f"two rewards are called {reward.name}"
-                yield Finding(place, message, 'Give one a name of its own: name = "…".')
-
-
-def _start(recipe: Draft | Recipe, catalogue: Catalogue) -> tuple[object, ...]:
-    """The model that everything starts from, and the tokens that it gets: what a tokenizer follows from."""
-    while recipe.base is not None:
-        recipe = recipe.base
-    stages = recipe.stages if isinstance(recipe, Draft) else recipe.stages()
-    tokens = [
-        token
-        for table in stages
-        if table.stage == "adapt"
-        for token in _method(table, catalogue).new_tokens(table.options)
-    ]
-    base, revision = (recipe.model.base, recipe.model.revision) if recipe.model else ("", None)
-    if isinstance(base, str) and base.startswith("file:"):
-        base = os.path.realpath(recipe.folder / Path(base.removeprefix("file:")).expanduser())
-    return base, revision, tokens
-
-
-def _of_one_run(draft: Draft, other: Recipe, path: KeyPath) -> Iterator[Finding]:
-    """What one run has one of; of a named result nothing is computed."""
-    for key in () if other.pinned else ("threads", "device"):
-        theirs, ours = getattr(other.top, key), getattr(draft.top, key, None)
-        if draft.top is not None and theirs != ours:
-            message = f"{other.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"
-            yield Finding(path, message, "Write the same in both.")
-
-
-def _part_names(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
-    """The recipes of one run have names of their own."""
-    others = {("model", "base"): draft.base, **draft.rewards}
-    files = {draft.top.name: ""} if draft.top else {}
-    for path, other in others.items():
-        parts = other.parts() if other is not None else ()
-        for part in parts:
-            file = os.path.realpath(part.file)
-            if files.setdefault(part.name, file) != file:
-                names = ", ".join([*(each.name for each in parts), *([draft.top.name] if draft.top else [])])
-                message = f"two of the recipes {names} have one name"
-                yield Finding(path, message, "Rename one: nodes are named by it.")
-                return
-
-
-def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
-    """What must hold between a recipe and the one whose result it starts from."""
-    base, path = draft.base, ("model", "base")
-    if base is None:
-        return
-    message, hint = _no_base(base, catalogue)
-    if message:
-        yield Finding(path, message, hint)
-    yield from _of_one_run(draft, base, path)
-    for table in draft.stages:
-        if table.stage == "adapt" and _method(table, catalogue).new_tokens(table.options):
-            message = "only the first of several recipes can add tokens: its data is prepared with them too"
-            yield Finding((table.stage, table.instance), message, "", path)
-        payload = _method(table, catalogue).payload(table.options)
-        if table.stage == "push" and payload == "adapter":
-            message = "the adapter of this recipe works on top of that of its base only"
-            yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
-
-
-def _no_base(base: Recipe, catalogue: Catalogue) -> tuple[str, str]:
-    """Why nothing can start from a recipe's result, and a hint; two empty texts where it can."""
-    if base.train is None or base.adapt is None:
-        return f"{base.file} trains nothing, so it has no result to start from", ""
-    if result_kind(base, catalogue) == "reward_model":
-        return f"the result of {base.file} is a reward model, which gives no answers to start from", ""
-    if catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
-        return f"the result of {base.file} is no adapter", "Export it merged, and name the folder."
-    return "", ""
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
@@ -344,11 +172,3 @@ def _digest_of(image: str) -> str:
 
     found = pinned_name(image)
     return f'Write image = "{found}".' if found else ""
-
-
-def _method(table: StageTable, catalogue: Catalogue) -> Method:
-    return catalogue.methods[table.stage, table.method].descriptor
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)

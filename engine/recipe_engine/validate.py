@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recipe_engine import options, schema
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
+from recipe_engine.drafts import Draft
 from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.model import (
     ContainerTable,
@@ -21,7 +22,7 @@ from recipe_engine.model import (
 )
 from recipe_engine.options import FUNCTION, REWARD
 from recipe_engine.reward_tables import build_reward, chosen_sources, tables_in, takes_rewards
-from recipe_engine.rules import Draft, rule_problems
+from recipe_engine.rules import rule_problems
 from recipe_engine.wording import did_you_mean, explained, show
 
 if TYPE_CHECKING:

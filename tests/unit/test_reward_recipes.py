@@ -18,7 +18,7 @@ from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import source_requests
 from recipe_engine.options import option
 from recipe_engine.plugins import Catalogue, load_catalogue
-from recipe_engine.rules import result_kind
+from recipe_engine.relations import result_kind
 from recipe_engine.schema import recipe_schema
 from recipe_engine.validate import validate
 
