@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.e2e.engine import Workspace, digests, ran, statuses
+from tests.e2e.engine import Workspace, assert_output, digests, ran, statuses
 from tests.e2e.test_reward_models import REWARD, write_reward
 
 PPO = """\
@@ -149,6 +149,9 @@ def test_a_classifier_and_a_schema_in_a_file(tmp_path: Path) -> None:
     assert {"score.model", "score.json_schema"} <= steps(workspace, first)[0].keys()
     lock = json.loads((workspace.folder / "ppo.lock.json").read_text())
     assert {"reward.model", "reward.json_schema"} <= lock["inputs"]["sources"].keys()
+    lineage = json.loads(workspace.recipe("lineage", first["run"], "--json").out)
+    assert_output("lineage", lineage)
+    assert {"reward.model", "reward.json_schema"} <= {source["name"] for source in lineage["sources"]}
     # Where it lies does not matter, what is in it does.
     (workspace.folder / "number.json").rename(workspace.folder / "moved.json")
     workspace.edit_file("ppo.toml", "number.json", "moved.json")
