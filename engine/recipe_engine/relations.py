@@ -45,7 +45,12 @@ def base_findings(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         payload = method_of(table, catalogue).payload(table.options)
         if table.stage == "push" and payload == "adapter":
             message = "the adapter of this recipe works on top of that of its base only"
-            yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
+            # A reward model cannot be merged: what it is for is another recipe.
+            scores = any(method_of(other, catalogue).gives == "reward_model" for other in draft.stages)
+            hint = (
+                'Name this recipe where it is asked: reward = { recipe = "…" }.' if scores else "Write merged = true."
+            )
+            yield Finding((table.stage, table.instance), message, hint, path)
 
 
 def _no_base(base: Recipe, catalogue: Catalogue) -> tuple[str, str]:

@@ -102,6 +102,9 @@ def test_each_part_runs_once_and_is_taken_from_its_own_run(tmp_path: Path) -> No
     assert not {"load", "adapt", "train"} & {*ran(workspace.run().result)}
     polite = ran(workspace.run(recipe="polite.toml").result)
     assert polite == ["prepare.eval", "evaluate.preference@result"]
+    lineage = json.loads(workspace.recipe("lineage", result["run"], "--json").out)
+    assert_output("lineage", lineage)
+    assert [recipe["name"] for recipe in lineage["recipes"]] == ["tiny", "polite", "ppo"]
     trace = steps(workspace, result)
     for step in trace:
         assert step["score"] == pytest.approx(step["score.quality"] + 0.5 * step["score.pattern"])

@@ -12,6 +12,7 @@ from tests.unit.written import HEAD, LOAD, TRAIN, builtins, recipe_of, refusal
 
 from recipe_engine.compose import compose
 from recipe_engine.descriptors import RewardSource
+from recipe_engine.diff import recipe_tree
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
@@ -163,6 +164,12 @@ def test_recipes_that_cannot_be_a_reward(here: Path, polite: str, says: str) -> 
     assert says in refused('{ recipe = "polite.toml" }')
 
 
+def test_a_reward_model_on_top_of_another_recipe_is_used_by_its_recipe(here: Path) -> None:
+    (here / "polite.toml").write_text(POLITE + "[push.folder]\n")
+    with pytest.raises(InvalidRecipe, match=r"works on top of that of its base only.*reward = \{ recipe = "):
+        validate(compose("polite.toml"), builtins())
+
+
 def test_a_reward_model_is_nothing_to_start_from(here: Path) -> None:
     (here / "top.toml").write_text(SFT.replace('"sft"', '"top"').replace('"file:model"', '{ recipe = "polite.toml" }'))
     with pytest.raises(InvalidRecipe, match=r"the result of polite\.toml is a reward model, which gives no answers"):
@@ -231,6 +238,13 @@ def test_the_digest_of_a_recipe_is_that_of_all_of_its_parts(here: Path) -> None:
     assert judged_by(GOOD.replace("polite.toml", "kind.toml")).digest() == before
     (here / "kind.toml").write_text(POLITE.replace("[train.reward]", "[train.reward]\nepochs = 2"))
     assert judged_by(GOOD.replace("polite.toml", "kind.toml")).digest() != before
+
+
+def test_where_a_reward_recipe_was_kept_is_no_difference(here: Path) -> None:
+    tree = recipe_tree(judged_by(GOOD))
+    assert "recipe" not in tree["train"]["ppo"]["reward"][0]
+    assert tree["rewards"]["quality"]["name"] == "polite"
+    assert tree["rewards"]["quality"]["base"]["name"] == tree["base"]["name"] == "sft"
 
 
 def test_a_recipe_extends_another_folders_rewards(here: Path) -> None:
