@@ -74,6 +74,7 @@ class Worker:
         work.mkdir(exist_ok=True)
         rewards = self._rewards(node)  # before the request: whatever is loaded draws on the generators
         request = replace(self._request(node, output, work), rewards=rewards)
+        _share(rewards, request.inputs.model)
         with bars_reported(request.reporter), bugs_explained(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
@@ -226,6 +227,15 @@ class Worker:
         options = registered.descriptor.options
         sources = {name: found.descriptor for name, found in self._catalogue.rewards.items()}
         return build(options, with_rewards(node["options"], options, sources))
+
+
+def _share(rewards: Sequence[GivenReward], policy: Any) -> None:
+    """One base in memory for a policy and the reward models on it."""
+    from recipe_engine.training.sharing import share_frozen_weights
+
+    for model in (reward.request.model for reward in rewards):
+        if model is not None:
+            share_frozen_weights(model, policy)
 
 
 def seed_everything(seed: int) -> None:
