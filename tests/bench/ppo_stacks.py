@@ -65,7 +65,12 @@ def ours(folder: Path, asked: str) -> float:
         for number, ids in enumerate(prompts(model.config.vocab_size, steps))
     ]
     options = TrainPpo(
-        batch_size=PROMPTS, max_new_tokens=NEW_TOKENS, ppo_epochs=PASSES, learning_rate=1e-3, kl_coef=0.01
+        reward=(),  # the loop is given its score
+        batch_size=PROMPTS,
+        max_new_tokens=NEW_TOKENS,
+        ppo_epochs=PASSES,
+        learning_rate=1e-3,
+        kl_coef=0.01,
     )
     tokenizer, marks = open_tokenizer(folder), Marks(asked)
     if asked == "writing":
