@@ -171,6 +171,24 @@ def test_ppo_qlora_llama2(tmp_path: Path) -> None:
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (64, 16, "CAUSAL_LM")
 
 
+@pytest.mark.slow
+def test_ppo_gpt2(tmp_path: Path) -> None:
+    """With a pattern in place of the classifier, which no tiny model can be."""
+    tiny.write_model(tmp_path / "model", architecture="gpt2", chat_template=None)
+    text = (RECIPES / "ppo_gpt2.toml").read_text(encoding="utf-8").replace('"file:data/', f'"file:{RECIPES}/data/')
+    classifier = '{ model = "hub:lvwerra/distilbert-imdb", label = "POSITIVE" }'
+    assert classifier in text
+    (tmp_path / "ppo_gpt2.toml").write_text(text.replace(classifier, '{ pattern = "[aeiou]" }'), encoding="utf-8")
+    changes = (f'model.base="file:{tmp_path / "model"}"', "train.ppo.max_steps=2", "threads=1", 'device="cpu"')
+    longer = ("data.prompts.max_length=200",)
+    overrides = [part for change in (*changes, *longer) for part in ("--set", change)]
+    workspace = Workspace(tmp_path)
+    result = workspace.run(*overrides, recipe="ppo_gpt2.toml").result
+    assert "train" in statuses(result)
+    config = adapter_config(workspace, "ppo-gpt2")
+    assert (config["r"], config["target_modules"]) == (16, ["c_attn", "c_fc", "c_proj"])
+
+
 def test_without_a_network_the_gated_model_is_one_clear_line(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
     error = workspace.recipe("run", str(RECIPES / "qlora_llama2.toml")).said(3)

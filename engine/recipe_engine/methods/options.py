@@ -205,6 +205,12 @@ class FormatPrompt:
 
     field: str = option("Field that holds the prompt: text, or a list of messages.", default="prompt")
     system: str | None = option("System message where the prompt has none.", default=None)
+    template: str | None = option(
+        "Text around the prompt, with {prompt} in it, instead of the tokenizer's chat template; {prompt} alone is a "
+        "text to go on with.",
+        default=None,
+        pattern=r"\{prompt\}",
+    )
 
 
 @dataclass(frozen=True)

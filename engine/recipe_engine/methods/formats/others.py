@@ -61,19 +61,24 @@ class Prompt:
         """What stands before the answer.
 
         Raises:
-            ValueError: for a missing field, or a conversation that ends with an answer.
+            ValueError: for a missing field, a conversation that ends with an answer, or one that a template of its own
+                has no place for.
         """
         messages = _asked(row, options.field)
         if messages[-1]["role"] == "assistant":
             raise ValueError("the last message is the assistant's: nothing is left to answer")
-        return (Segment(opened(with_system(messages, options.system), tokenizer), supervised=False),)
+        if options.template is not None and len(messages) > 1:
+            raise ValueError("it has several messages, and the template has a place for one")
+        return (Segment(self.prompt(messages, options, tokenizer), supervised=False),)
 
     def question(self, row: Mapping[str, Any], options: FormatPrompt) -> str:
         """The last message."""
         return str(_asked(row, options.field)[-1]["content"])
 
     def prompt(self, messages: Sequence[Message], options: FormatPrompt, tokenizer: Any) -> str:
-        """What stands before the answer to the conversation's last message."""
+        """What stands before the answer to the last message; a template of its own knows no earlier ones."""
+        if options.template is not None:
+            return opening(tokenizer) + options.template.replace("{prompt}", str(messages[-1]["content"]))
         return opened(with_system(messages, options.system), tokenizer)
 
 

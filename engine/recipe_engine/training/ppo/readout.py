@@ -13,6 +13,8 @@ from recipe_engine.training.head import head_of, positions_at_once
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# As many as a CPU's cache holds the logits of while they are gone over several times; on a GPU launches count more.
+_POSITIONS_ON_A_CPU = 128
 Objective = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
 """A part of the loss, of log-probabilities (tokens,), entropies (tokens,), and which of all tokens these are."""
 
@@ -39,7 +41,9 @@ class Head:
         language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
         weights = language_model.get_output_embeddings().parameters()
         trained = tuple(weight for weight in weights if weight.requires_grad)
-        return cls(head_of(language_model), temperature, positions_at_once(language_model), trained)
+        at_once = positions_at_once(language_model)
+        at_once = min(at_once, _POSITIONS_ON_A_CPU) if language_model.device.type == "cpu" else at_once
+        return cls(head_of(language_model), temperature, at_once, trained)
 
     def spans(self, positions: int) -> Iterator[slice]:
         """The chunks."""

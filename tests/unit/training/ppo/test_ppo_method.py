@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,13 @@ def test_live_is_restored_and_twice_is_the_same(kind: str, tmp_path: Path, llama
     assert set(result.metrics) == {"score", "kl"}
     assert len(result.facts["samples"]) == 4
     assert result.facts["efficiency"]["tokens"] > 0
+
+
+def test_the_guide_explains_every_curve(tmp_path: Path, llama: Path, tokenizer: Any) -> None:
+    guide = Path("docs/rlhf.md").read_text(encoding="utf-8").partition("## Reading the curves")[2]
+    named = {name for cell in re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE) for name in re.findall("`(.*?)`", cell)}
+    (step, _) = run(asked(tmp_path / "one", "adapter", llama, tokenizer)).facts["trace"]
+    assert named - {"score.NAME"} == set(step) - {"step", "weights"}
 
 
 def test_an_adapter_is_in_pefts_format(tmp_path: Path, llama: Path, tokenizer: Any) -> None:
