@@ -65,6 +65,13 @@ def test_nothing_of_a_prompt_is_learned(tmp_path: Path, tokenizer: Any) -> None:
     assert end_tokens([first]) == ()
 
 
+def test_a_prompt_over_the_limit_stays_at_the_gate(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"prompt": "Hi"}, {"prompt": "Hi " * 60}]
+    with pytest.raises(DataRejected, match="1 row is longer than max_length = 40 tokens: 2"):
+        prepared(tmp_path, rows, PROMPT, tokenizer, max_length=40)
+    assert prepared(tmp_path, rows, PROMPT, tokenizer, max_length=40, overlong="drop").dropped == [2]
+
+
 def test_a_text_to_go_on_with_needs_no_chat_template(tmp_path: Path) -> None:
     from recipe_engine.methods.prepare import load_tokenizer
 

@@ -45,8 +45,11 @@ def token_rewards(
         lengths: tokens of each answer, (answers,).
         coefficient: of the divergence.
     """
+    import torch
+
     rewards = -coefficient * divergence
-    return rewards.scatter_add(1, (lengths - 1)[:, None], scores[:, None])
+    rewards[torch.arange(len(scores), device=scores.device), lengths - 1] += scores
+    return rewards
 
 
 def generalized_advantages(

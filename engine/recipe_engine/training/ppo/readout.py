@@ -174,5 +174,5 @@ def _chunk(
         of_entropies = of_entropies / head.temperature
         gradient = log_probs.add_(entropies.detach()[:, None]).mul_(of_entropies[:, None])
         gradient = gradient.add_(of_chosen[:, None]).mul_(probs).neg_()
-    gradient.scatter_add_(1, tokens[:, None], of_chosen[:, None])
+    gradient[torch.arange(len(tokens), device=tokens.device), tokens] += of_chosen
     return loss.detach(), chosen.detach(), gradient.to(logits.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,26 @@ def test_the_controller_moves_the_price_of_divergence(tmp_path: Path, llama: Pat
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path, llama: Path) -> None:
     with pytest.raises(StageFailed, match="the loss of an optimizer step is"):
         ppo(tmp_path, llama, score=scoring(lambda _: 1e38), whiten_advantages=False)
+
+
+def test_empty_answers_are_learned_from_like_any_other(tmp_path: Path, llama: Path) -> None:
+    """Each is its end-of-sequence alone."""
+    model = fresh_model(tmp_path, llama)
+    language_model = model.get_base_model()
+    language_model.lm_head = torch.nn.Linear(tiny.HIDDEN, tiny.VOCABULARY).requires_grad_(requires_grad=False)
+    torch.nn.init.zeros_(language_model.lm_head.weight)
+    language_model.lm_head.bias.fill_(0.0)[END] = 50.0
+    steps = ppo(tmp_path, llama, model=model, max_steps=2)[0].steps
+    for step in steps:
+        assert (step["answer_tokens"], step["ended"], step["kl"], step["entropy"]) == (1, 1, 0, pytest.approx(0))
+        assert math.isfinite(step["loss"])
+
+
+@pytest.mark.parametrize("limit", [{"max_new_tokens": 1}, {"batch_size": 1}, {"batch_size": 1, "max_new_tokens": 1}])
+def test_one_token_and_one_answer_are_enough(limit: dict[str, Any], tmp_path: Path, llama: Path) -> None:
+    for step in ppo(tmp_path, llama, max_steps=2, **limit)[0].steps:
+        assert math.isfinite(step["loss"])
+        assert math.isfinite(step["grad_norm"])
 
 
 @pytest.mark.slow

@@ -91,6 +91,24 @@ def test_a_reference_is_the_base_to_the_bit(tmp_path: Path, llama: Path, tokeniz
     tiny.assert_same_state(tiny.model_state(adapted), before)
 
 
+@pytest.mark.parametrize(
+    "options", [{"modules_to_save": ("lm_head",)}, {"modules_to_save": ("embed_tokens",)}, {"dora": True}]
+)
+def test_a_reference_is_the_base_whatever_is_trained_beside(
+    options: dict[str, Any], tmp_path: Path, llama: Path, tokenizer: Any
+) -> None:
+    base = views(Policy(tiny.load_model(llama)), tokenizer)
+    model = fresh_model(tmp_path, llama, **options)
+    disturb(model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "modules_to_save" in name:
+                weight.mul_(1.5)
+    found = views(Policy(model), tokenizer)
+    assert torch.equal(found.reference, base.log_probs)
+    assert not torch.allclose(found.log_probs, base.log_probs, atol=1e-2)
+
+
 def test_the_reference_keeps_the_adapters_below(tmp_path: Path, llama: Path, tokenizer: Any) -> None:
     below, top = stacked(tmp_path, llama)
     found = views(Policy(top), tokenizer)

@@ -98,12 +98,15 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, llama: Path, tokenizer: Any
     tiny.assert_same_state(tiny.model_state(model), before, generators=False)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.12)])
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "bound"),
+    [("llama", "float32", 1e-4), ("gpt2", "float32", 1e-4), ("llama", "bfloat16", 0.12)],
+)
 def test_what_was_drawn_had_the_probability_that_is_learned_from(
-    dtype: str, bound: float, tmp_path: Path, llama: Path, tokenizer: Any
+    architecture: str, dtype: str, bound: float, tmp_path: Path, request: pytest.FixtureRequest, tokenizer: Any
 ) -> None:
     """Log-probabilities while writing, padded and with a cache, against those of the packed forward pass."""
-    model = tiny.adapted_model(tmp_path, llama, dtype=dtype)
+    model = tiny.adapted_model(tmp_path, request.getfixturevalue(architecture), dtype=dtype)
     temperature = 0.8
     found = write(model, tokenizer, temperature=temperature, generation_size=6)
     order = sorted(range(6), key=lambda at: -found[at].prompt_tokens)  # as the writer takes them
