@@ -23,6 +23,8 @@ _TOKENIZER_REVISION = 1
 _PREPARE_REVISION = 1
 RESUMED_STAGES = frozenset({"train"})
 """Stages that go on where they were stopped: what they write into their work area outlives the run."""
+METRICS_FILE = "metrics.json"
+"""In the artifact of each node that has any: its metrics."""
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 

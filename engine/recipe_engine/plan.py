@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
-from recipe_engine.graph import Node, build_graph
+from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
+from recipe_engine.graph import METRICS_FILE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
@@ -17,10 +19,11 @@ from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from recipe_containers import ImageFacts
     from recipe_engine.contract import ModelOutline, ResolvedSource
+    from recipe_engine.estimate.fitting import Outlook
     from recipe_engine.lockfile import Lock
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -88,6 +91,45 @@ def make_plan(
         UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
         InvalidRecipe: where the options of a method do not fit the model.
     """
+    planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
+    outline = planner.outline(_loaded(planned))
+    check_model(recipe, catalogue, outline)
+    known = settled(recipe, catalogue, outline)
+    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values())))
+    return [replace(node, settled={**known.get(name, {}), **memory.get(name, {})}) for name, node in planned.items()]
+
+
+def planned_outlook(
+    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, lock: Lock | None
+) -> Outlook:
+    """How much memory the recipe needs; see :func:`make_plan`."""
+    planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
+    there = device_memory(recipe, hardware.device)
+    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), prepared(registry, planned.values()), there)
+
+
+def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:
+    """Metrics of the data that is prepared already: node -> name -> number."""
+    return {
+        node.node.id: json.loads((registry.artifacts.get(node.artifact).path / METRICS_FILE).read_bytes())
+        for node in planned
+        if node.node.stage == "prepare" and node.artifact
+    }
+
+
+def _loaded(planned: Mapping[str, PlannedNode]) -> str:
+    return planned["load"].artifact if "load" in planned else ""
+
+
+def _looked_at(
+    recipe: Recipe,
+    catalogue: Catalogue,
+    registry: Registry,
+    hardware: Hardware,
+    lock: Lock | None,
+    *,
+    any_environment: bool,
+) -> tuple[Planner, dict[str, PlannedNode]]:
     check_device(recipe, catalogue, hardware.device)
     nodes = build_graph(recipe, catalogue)
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
@@ -98,10 +140,7 @@ def make_plan(
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
-    outline = planner.outline(planned["load"].artifact if "load" in planned else "")
-    check_model(recipe, catalogue, outline)
-    known = settled(recipe, catalogue, outline)
-    return [replace(node, settled=known.get(name, {})) for name, node in planned.items()]
+    return planner, planned
 
 
 def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], resolution: Resolution) -> PlannedNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from recipe_engine.contract import StageRequest
 
 _CONFIG = "config.json"
+_SHARD = "512MB"
 
 
 def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None:
@@ -28,7 +30,11 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
         UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
     """
     folder = _unquantized(request, dtype)
-    load_pretrained(folder, dtype, request.device, quantization_config=quantization).save_pretrained(request.output)
+    model = load_pretrained(folder, dtype, request.device, quantization_config=quantization)
+    # A shard is copied before it is written.
+    model.save_pretrained(request.output, max_shard_size=_SHARD)
+    del model
+    gc.collect()  # a model is a part of cycles, and its successor is loaded next
 
 
 def _unquantized(request: StageRequest, dtype: str) -> Path:
