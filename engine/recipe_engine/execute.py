@@ -345,7 +345,7 @@ class Execution:
         assert self._planner is not None  # resolve is always the first node
         artifacts = [self._artifact(name) for name in node.inputs.values()]
         base = base_name(self._recipe, self._planner.resolution)
-        text = run_card(self._recipe, base, self._done, artifacts)
+        text = run_card(self._recipe, self._catalogue, base, self._done, artifacts)
         return publish(node, self._recipe, self._catalogue, self._journal, payload=(artifacts, text))
 
     def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:

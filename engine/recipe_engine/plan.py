@@ -12,6 +12,7 @@ from recipe_engine.graph import METRICS_FILE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
+from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
@@ -205,8 +206,9 @@ class Planner:
 
     def unlocked(self, node: Node) -> str:
         """What the node needs and whose digest is not known: its source or its image; ``""`` for nothing."""
-        if node.source and self._source(node) is None:
-            return node.source
+        for source in filter(None, (node.source, *node.sources.values())):
+            if source not in self.resolution.known():
+                return source
         return "its image" if node.container is not None and self.image(node) is None else ""
 
     def image(self, node: Node) -> ImageFacts | None:
@@ -225,9 +227,15 @@ class Planner:
         if "model" in inputs:
             # An adapter's bytes do not tell what it was trained on: a model is all of the nodes that made it.
             inputs["model"] = {made.name: artifacts[made.id] for made in self._makers(node)}
+        for role, trained in node.inputs.items():
+            if role.startswith(f"{REWARD}."):
+                made_by = (self._nodes[trained], *self._makers(self._nodes[trained]))
+                inputs[role] = [artifacts[made.id] for made in made_by]
         source = self._source(node)
         if source is not None:
             inputs["source"] = source_digest(source, weights=node.stage != "tokenizer")
+        for role, name in node.sources.items():
+            inputs[role] = source_digest(self.resolution.known()[name])
         image = self.image(node)
         components = key_components(node, inputs, self.hardware, image.content if image else "")
         if node.stage in ("adapt", "train"):

@@ -10,6 +10,7 @@ from recipe_engine.journal import FinishedNode
 from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.options import build
+from recipe_engine.relations import result_kind
 from recipe_engine.report.card import Evaluation, card
 from recipe_engine.report.payload import holds_adapter, payload_digest, payload_files
 
@@ -60,11 +61,18 @@ def publish(
     return FinishedNode(node, "ran", facts=dict(receipt))
 
 
-def run_card(recipe: Recipe, base: str, done: Mapping[str, FinishedNode], artifacts: Sequence[Artifact]) -> str:
+def run_card(
+    recipe: Recipe,
+    catalogue: Catalogue,
+    base: str,
+    done: Mapping[str, FinishedNode],
+    artifacts: Sequence[Artifact],
+) -> str:
     """The model card of a run.
 
     Args:
         recipe: that is run.
+        catalogue: what is installed.
         base: what the card calls the base model.
         done: the nodes so far, by id.
         artifacts: that are pushed.
@@ -84,6 +92,7 @@ def run_card(recipe: Recipe, base: str, done: Mapping[str, FinishedNode], artifa
         recipe,
         base=base,
         is_adapter=holds_adapter(artifacts),
+        is_reward=result_kind(recipe, catalogue) == "reward_model",
         evaluations=evaluations,
         efficiency=done["train"].facts.get("efficiency", {}),
     )

@@ -69,7 +69,7 @@ def estimates(
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
     """
     found: dict[str, StageMemory] = {}
-    for part in recipe.lineage():
+    for part in recipe.parts():
         prefix = "" if part is recipe else f"{part.name}/"
         job = job_of(part, catalogue, _lengths(prepared, prefix))
         found |= {f"{prefix}{stage.stage}": stage for stage in (estimate(job, outline) if job else ())}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.training.options import TrainReward
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -105,13 +106,43 @@ def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tup
     return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
 
 
+def reward_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """A reward model has a head of its own; that of the language model is not used."""
+    adapt = before.get("adapt")
+    found = []
+    for key in ("target_modules", "modules_to_save", "train_only"):
+        names = getattr(adapt, key, None)
+        heads = [name for name in names or () if not isinstance(names, str) and last(name) in HEADS]
+        if heads:
+            found.append(("", f"a reward model has no {heads[0]}, which predicts tokens", f"adapt.{key}"))
+    return found
+
+
 def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """An adapter is merged into weights, and into weights that are not quantized."""
     if options.merged and isinstance(before.get("load"), LoadNf4 | LoadInt8):
         return [("merged", "an adapter cannot be merged into quantized weights without rounding it away", "load")]
     if options.merged and isinstance(before.get("adapt"), AdaptFull):
         return [("merged", "there is no adapter: the result is a whole model without it", "adapt")]
+    if options.merged and isinstance(before.get("train"), TrainReward):
+        return [("merged", "a reward model is exported as an adapter, or trained whole with adapt.full", "train")]
     return []
+
+
+def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """The policy that writes is the one that learns, and with its adapter off it is what it was before."""
+    adapt = before.get("adapt")
+    if not isinstance(adapt, AdaptLora):
+        return []
+    found = []
+    if adapt.dropout:
+        found.append(("", "it trains without dropout: answers are learned as they were written", "adapt.dropout"))
+    if adapt.changes_base:
+        message = f"without an adapter of {adapt.init} the model is another than it was, and nothing to be held to"
+        found.append(("", message, "adapt.init"))
+    if adapt.bias != "none":
+        found.append(("", "biases stay changed where the adapter is off: it would be held to itself", "adapt.bias"))
+    return found
 
 
 ON_TOP = "bias, modules_to_save, dora, init and new_tokens do not work on top of another recipe's adapter"

@@ -44,6 +44,7 @@ def card(
     *,
     base: str,
     is_adapter: bool = True,
+    is_reward: bool = False,
     evaluations: Sequence[Evaluation],
     efficiency: Mapping[str, Any],
 ) -> str:
@@ -53,14 +54,16 @@ def card(
         recipe: that made it.
         base: name of the base model.
         is_adapter: whether it is an adapter, or a whole model.
+        is_reward: whether it gives a score, or answers.
         evaluations: all that were made.
         efficiency: of the training, as ``training.usage`` reports it; may be empty.
     """
     what = f"A PEFT adapter for `{base}`" if is_adapter else f"A model fine-tuned from `{base}`"
+    what += ", a reward model that scores answers" if is_reward else ""
     sections = [
-        _metadata(recipe, base, is_adapter),
+        _metadata(recipe, base, is_adapter=is_adapter, is_reward=is_reward),
         f"# {recipe.name}\n\n{what}, made by the recipe engine from the recipe below.",
-        _loading_adapter(recipe, base) if is_adapter else _LOADING_MODEL,
+        _loading(recipe, base, is_adapter=is_adapter, is_reward=is_reward),
         _evaluation(evaluations),
         _samples(evaluations),
         _training(recipe, efficiency),
@@ -69,20 +72,10 @@ def card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-_LOADING_MODEL = """\
-## Load it
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained(".")
-tokenizer = AutoTokenizer.from_pretrained(".")
-```"""
-
-
-def _metadata(recipe: Recipe, base: str, is_adapter: bool) -> str:
+def _metadata(recipe: Recipe, base: str, *, is_adapter: bool, is_reward: bool) -> str:
     library = "peft" if is_adapter else "transformers"
-    lines = ["---", f"library_name: {library}", "pipeline_tag: text-generation"]
+    task = "text-classification" if is_reward else "text-generation"
+    lines = ["---", f"library_name: {library}", f"pipeline_tag: {task}"]
     if recipe.source.startswith("hub:"):
         lines.append(f"base_model: {base}")
     tags = [table.method for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
@@ -90,15 +83,26 @@ def _metadata(recipe: Recipe, base: str, is_adapter: bool) -> str:
     return "\n".join(lines)
 
 
-def _loading_adapter(recipe: Recipe, base: str) -> str:
-    on_hub = recipe.source.startswith("hub:")
-    where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
-    return (
-        "## Load it\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
-        f"AutoTokenizer\n\nbase_model = {where}\n"
-        "base = AutoModelForCausalLM.from_pretrained(base_model)\n"
-        'model = PeftModel.from_pretrained(base, ".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```'
-    )
+def _loading(recipe: Recipe, base: str, *, is_adapter: bool, is_reward: bool) -> str:
+    auto = "AutoModelForSequenceClassification" if is_reward else "AutoModelForCausalLM"
+    lines = [f"from transformers import {auto}, AutoTokenizer", ""]
+    if is_adapter:
+        on_hub = recipe.source.startswith("hub:")
+        where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
+        labels = ", num_labels=1" if is_reward else ""
+        lines = ["from peft import PeftModel", *lines, f"base_model = {where}"]
+        lines += [f"base = {auto}.from_pretrained(base_model{labels})", 'model = PeftModel.from_pretrained(base, ".")']
+    else:
+        lines.append(f'model = {auto}.from_pretrained(".")')
+    lines.append('tokenizer = AutoTokenizer.from_pretrained(".")')
+    code = "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
+    return f"{code}\n\n{_SCORING}" if is_reward else code
+
+
+_SCORING = """\
+The score is taken at the last token of a text, which ends an answer. Score one text at a time with
+`model.config.pad_token_id = None`, or pad with a token that is in no text: transformers looks for the end of a text
+before the tokens that pad."""
 
 
 def _evaluation(evaluations: Iterable[Evaluation]) -> str:
