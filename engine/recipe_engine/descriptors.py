@@ -126,6 +126,8 @@ class Method:
             gets the model itself.
         compares: whether an evaluate method gets its own artifact of the base model, after the training, as
             ``request.inputs.artifacts["before"]``.
+        metrics: names of what an evaluate method measures, so that ``[gate]`` is checked before anything runs; ``None``
+            where they are not known before.
         payload: what a push method publishes: the result of the training, or that merged into the base.
     """
 
@@ -151,6 +153,7 @@ class Method:
     new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
     answers: Callable[[Any], Any] = asks_the_model
     compares: bool = False
+    metrics: tuple[str, ...] | None = None
     payload: Callable[[Any], Payload] = publishes_adapters
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
-from recipe_engine.graph import RESUMED_STAGES, Node, build_graph, needed_for
+from recipe_engine.gates import check_measured, check_met, judge
+from recipe_engine.graph import GATE, RESUMED_STAGES, Node, build_graph, needed_for
 from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
@@ -185,6 +186,8 @@ class Execution:
         started = time.perf_counter()
         if node.stage == "resolve":
             done = self._resolve(node)
+        elif node.stage == GATE:
+            done = self._judge(node)
         elif node.stage == "push":
             done = self._push(node)
         else:
@@ -192,6 +195,8 @@ class Execution:
         done.seconds = time.perf_counter() - started
         self._done[node.id] = done
         self._journal.finished(done)
+        if node.stage == "evaluate":
+            check_measured(self._recipe.gates, node.instance, done.metrics)
 
     def _resolve(self, node: Node) -> FinishedNode:
         sources = self._registry.sources
@@ -336,9 +341,21 @@ class Execution:
         tell(self._catalogue, "recipe_after_stage", node=info, artifact=artifact.digest, metrics=metrics)
         return FinishedNode(node, "ran", key, artifact, metrics, facts)
 
+    def _judge(self, node: Node) -> FinishedNode:
+        """Apply the rules of ``[gate]``.
+
+        Raises:
+            GateNotMet: where one is not met.
+        """
+        judged = judge(self._recipe.gates, self._journal.metrics())
+        self._journal.keep_gates(judged)
+        check_met(judged)
+        were_there = all(self._done[name].status == "cached" for name in node.inputs.values())
+        return FinishedNode(node, "cached" if were_there else "ran")
+
     def _push(self, node: Node) -> FinishedNode:
         assert self._planner is not None  # resolve is always the first node
-        artifacts = [self._artifact(name) for name in node.inputs.values()]
+        artifacts = [self._artifact(name) for role, name in node.inputs.items() if role != GATE]
         base = base_name(self._recipe, self._planner.resolution)
         text = run_card(self._recipe, base, self._done, artifacts)
         return publish(node, self._recipe, self._catalogue, self._journal, payload=(artifacts, text))

@@ -153,6 +153,14 @@ class Journal:
         """Keep the lock that fits the run beside its recipe, where whoever opens the recipe finds it."""
         write_json((self.folder / next(iter(self.recipe_files))).with_suffix(LOCK_SUFFIX), lock)
 
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """What was measured so far (:func:`report.result.compared_metrics`)."""
+        return compared_metrics(self._record.nodes)
+
+    def keep_gates(self, judged: Sequence[Mapping[str, Any]]) -> None:
+        """Note how each rule of ``[gate]`` was judged, whether it is met or not."""
+        self._record = replace(self._record, facts={**self._record.facts, "gates": [dict(gate) for gate in judged]})
+
     def finished(self, done: FinishedNode) -> None:
         """Note that a node is done."""
         content = done.to_json()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recipe_engine.errors import Problem
+    from recipe_engine.gates import Gate
 
 
 class Written(Protocol):
@@ -219,6 +220,7 @@ class Recipe:
         written: where each of its keys stands, for problems that show only later.
         base: the recipe whose result it starts from, if it does.
         pinned: what it stands for, where it is a named result of the registry.
+        gates: what its result must reach before it is published.
     """
 
     file: str
@@ -234,6 +236,7 @@ class Recipe:
     adapt: StageTable | None = None
     train: StageTable | None = None
     evaluate: tuple[StageTable, ...] = ()
+    gates: tuple[Gate, ...] = ()
     push: tuple[StageTable, ...] = ()
     container: ContainerTable | None = None
 
@@ -310,6 +313,8 @@ class Recipe:
             table["data"] = {name: data.to_table() for name, data in self.data.items()}
         for stage in self.stages():
             table.setdefault(stage.stage, {})[stage.instance] = stage.to_table()
+        if self.gates:
+            table["gate"] = {gate.key: gate.rule for gate in self.gates}
         if self.container is not None:
             table["container"] = to_table(self.container)
         return table

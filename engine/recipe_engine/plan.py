@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
-from recipe_engine.graph import Node, build_graph
+from recipe_engine.graph import GATE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
@@ -120,6 +120,8 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         return PlannedNode(node, "depends on", waiting[0])
     if node.stage == "push":
         return PlannedNode(node, "will run", "a push is compared with its target each time")
+    if node.stage == GATE:
+        return PlannedNode(node, "will run", "what was measured is judged each time")
     key, components = planner.key(node, {name: earlier.artifact for name, earlier in planned.items()})
     record = planner.registry.artifacts.lookup(key)
     if record is not None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from recipe_containers import UnpinnedImage, parse_image
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
+from recipe_engine.gates import Gate
 from recipe_engine.model import CONTAINER_STAGES
+from recipe_engine.wording import did_you_mean, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,6 +47,7 @@ class Draft:
         stages: the valid stage tables, in the order in which they run.
         container: the table.
         base: the recipe whose result this one starts from.
+        rules: those of ``[gate]`` that can be read, by the names that they are written under.
     """
 
     tree: Mapping[str, Any]
@@ -54,6 +57,7 @@ class Draft:
     stages: tuple[StageTable, ...]
     container: ContainerTable | None
     base: Recipe | None
+    rules: Mapping[str, str]
 
     def has(self, stage: str) -> bool:
         """Whether there is a table of that stage, valid or not."""
@@ -64,6 +68,14 @@ class Draft:
         """Whether every stage table is valid, so that what none of them says is not said at all."""
         tables = [self.tree.get(stage, {}) for stage in STAGES]
         return len(self.stages) == sum(len(table) if isinstance(table, dict) else 1 for table in tables)
+
+    def gates(self) -> tuple[Gate, ...]:
+        """The rules of ``[gate]``; an instance alone stands for the metric that has its method's name."""
+        methods = {table.instance: table.method for table in self.stages if table.stage == "evaluate"}
+        return tuple(
+            Gate(name, name if "." in name else f"{name}.{methods.get(name, name)}", rule)
+            for name, rule in self.rules.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,7 @@ class Finding:
 def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
     """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _image):
+    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _gate, _image):
         for found in rule(draft, catalogue):
             message = found.message
             if found.other:
@@ -213,6 +225,25 @@ def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         if table.stage == "push" and payload == "adapter":
             message = "the adapter of this recipe works on top of that of its base only"
             yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
+
+
+def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    if draft.rules and not draft.has("train"):
+        yield Finding(("gate",), "it judges the result of train, which this recipe has not", "Remove it.")
+    evaluations = {table.instance: table for table in draft.stages if table.stage == "evaluate"}
+    written = draft.tree.get("evaluate", {})
+    for gate in draft.gates():
+        path: KeyPath = ("gate", gate.key)
+        if gate.instance in evaluations:
+            measured = _method(evaluations[gate.instance], catalogue).metrics
+            names = None if measured is None else [f"{gate.instance}.{name}" for name in measured]
+            if names is not None and gate.metric not in names:
+                has = f"It measures {', '.join(names)}." if names else "It measures nothing."
+                message = f"evaluate.{gate.instance} does not measure {show(gate.metric)}"
+                yield Finding(path, message, did_you_mean(gate.metric, names) or has)
+        elif not isinstance(written, dict) or gate.instance not in written:
+            message = f"it needs the evaluation [evaluate.{gate.instance}], which this recipe has not"
+            yield Finding(path, message, did_you_mean(gate.instance, written) or "Add it, or remove the rule.")
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:

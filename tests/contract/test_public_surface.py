@@ -28,7 +28,7 @@ SURFACE = {
     "options": "Option OptionField T build fields_of is_literal matters members non_default option to_table",
     "hookmark": "PROJECT hookimpl",
     "errors": """
-        DataRejected Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem RecipeError
+        DataRejected GateNotMet Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem RecipeError
         StageFailed UnfitEnvironment UnresolvedInput VerificationFailed
     """,
 }

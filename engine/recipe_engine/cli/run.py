@@ -44,7 +44,7 @@ def command(
     Ctrl-C stops at the next step with a checkpoint, a second Ctrl-C at once; the next run goes on from there.
 
     Exit codes: 2 invalid recipe, 3 an input could not be had, 4 this machine cannot do it, 5 a stage failed,
-    6 verification failed, 8 the registry is damaged, 130 stopped.
+    6 verification failed, 7 a gate was not met, 8 the registry is damaged, 130 stopped.
     """
     from recipe_engine.errors import InvalidArguments
     from recipe_engine.execute import Asked, RunFailed, run

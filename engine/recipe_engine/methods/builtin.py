@@ -8,6 +8,7 @@ from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requi
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
 from recipe_engine.methods.metrics import options as metrics
+from recipe_engine.methods.metrics.measures import ROUGES
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainSft
@@ -143,6 +144,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.evaluate:Perplexity",
         revision=2,
         compares=True,
+        metrics=("loss", "perplexity"),
         **_ASKING,
     )
     yield Method(
@@ -150,6 +152,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="A few answers to read",
         options=options.EvaluateSamples,
         implementation="recipe_engine.methods.evaluate:Samples",
+        metrics=(),
         **_ASKING,
     )
     yield Method(
@@ -157,17 +160,20 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="Answers to all rows, kept for metrics",
         options=metrics.EvaluateAnswers,
         implementation="recipe_engine.methods.evaluate:Answers",
+        metrics=(),
         **_ASKING,
     )
     yield _metric("exact_match", "Share of answers that are right", metrics.EvaluateExactMatch, "ExactMatch")
     yield _metric("f1", "Words that answer and reference share", metrics.EvaluateF1, "F1")
-    yield _metric("bleu", "BLEU, by sacrebleu", metrics.EvaluateBleu, "Bleu", _SACREBLEU)
-    yield _metric("chrf", "chrF, by sacrebleu", metrics.EvaluateChrf, "Chrf", _SACREBLEU)
-    yield _metric("rouge", "ROUGE-1, ROUGE-2 and ROUGE-L, by rouge-score", metrics.EvaluateRouge, "Rouge", _ROUGE)
+    yield _metric("bleu", "BLEU, by sacrebleu", metrics.EvaluateBleu, "Bleu", (_SACREBLEU,))
+    yield _metric("chrf", "chrF, by sacrebleu", metrics.EvaluateChrf, "Chrf", (_SACREBLEU,))
+    yield _metric("rouge", "ROUGE-1, ROUGE-2 and ROUGE-L, by rouge-score", metrics.EvaluateRouge, "Rouge", (_ROUGE,))
     yield _metric("json_valid", "Share of answers that are JSON", metrics.EvaluateJsonValid, "JsonValid")
 
 
-def _metric(name: str, summary: str, chosen: type[metrics.Measured], code: str, *needed: Requirement) -> Method:
+def _metric(
+    name: str, summary: str, chosen: type[metrics.Measured], code: str, needed: tuple[Requirement, ...] = ()
+) -> Method:
     """A method that measures answers. The seed draws the rows of its intervals, which are no part of its artifact."""
     return Method(
         name=name,
@@ -180,6 +186,7 @@ def _metric(name: str, summary: str, chosen: type[metrics.Measured], code: str, 
         takes=LANGUAGE_MODELS,
         answers=lambda chosen: chosen.answers(),
         compares=True,
+        metrics=ROUGES if name == "rouge" else (name,),
     )
 
 
