@@ -28,4 +28,4 @@ def test_each_recipe_of_the_guide_is_valid(tmp_path: Path, monkeypatch: pytest.M
     assert names[5:] == ["until-it-is-good", "support-bot-nf4", "support-tone"]
     loads = [recipe.load.method for recipe in found if recipe.load]
     assert loads == ["full", "full", "nf4", "full", "full", "full", "nf4", "full"]
-    assert found[6].base == found[0]
+    assert found[7].base == found[0]
