@@ -22,9 +22,9 @@ from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
-from recipe_engine.outline import check_device, check_model, check_requirements
+from recipe_engine.outline import check_device, check_model, check_ready, check_requirements
 from recipe_engine.plan import Planner, base_name
-from recipe_engine.publish import publish, run_card
+from recipe_engine.publish import Publisher
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.report.payload import METRICS_FILE
 from recipe_engine.reuse import AnyEnvironment, made_with
@@ -32,7 +32,7 @@ from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message, readable_paths
-from recipe_registry import Artifact, KeyRecord, Reference, RegistryError, RunRecord, write_bytes
+from recipe_registry import KeyRecord, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +103,7 @@ def run(
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
+    check_ready(recipe, catalogue, nodes)
     journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
     return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()
 
@@ -164,6 +165,9 @@ class Execution:
                     current = node
                     self._interrupts.check()
                     self._take(node)
+                    if node.stage == "resolve":
+                        for current in self._pushes():
+                            self._publisher().check(current)
         except (errors.RecipeError, RegistryError) as error:
             raise RunFailed(self._journal.failed(current, error), error) from error
         except KeyboardInterrupt:
@@ -354,11 +358,15 @@ class Execution:
         return FinishedNode(node, "cached" if were_there else "ran")
 
     def _push(self, node: Node) -> FinishedNode:
+        return self._publisher().publish(node, self._done)
+
+    def _pushes(self) -> list[Node]:
+        return [node for node in self._nodes if node.stage == "push"]
+
+    def _publisher(self) -> Publisher:
         assert self._planner is not None  # resolve is always the first node
-        artifacts = [self._artifact(name) for role, name in node.inputs.items() if role != GATE]
         base = base_name(self._recipe, self._planner.resolution)
-        text = run_card(self._recipe, base, self._done, artifacts)
-        return publish(node, self._recipe, self._catalogue, self._journal, payload=(artifacts, text))
+        return Publisher(self._recipe, base, self._catalogue, self._registry, self._journal)
 
     def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:
         def pass_on(answer: dict[str, Any]) -> None:
@@ -369,11 +377,6 @@ class Execution:
             self._journal.emit(f"node_{kind}", **answer)
 
         return pass_on
-
-    def _artifact(self, node_id: str) -> Artifact:
-        artifact = self._done[node_id].artifact
-        assert artifact is not None  # only nodes with artifacts are inputs
-        return artifact
 
     def _artifact_paths(self) -> dict[str, str]:
         return {name: str(done.artifact.path) for name, done in self._done.items() if done.artifact}

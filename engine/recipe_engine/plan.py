@@ -10,7 +10,7 @@ from recipe_engine.graph import GATE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
-from recipe_engine.outline import check_device, check_model, outline_of, settled
+from recipe_engine.outline import check_device, check_model, check_ready, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
@@ -84,11 +84,13 @@ def make_plan(
         any_environment: take results that were made with other packages, on other hardware or in another image too.
 
     Raises:
-        UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
+        UnfitEnvironment: where a numeric package is not installed, a method does not run on the device, or does not
+            find what it needs besides, such as a token.
         InvalidRecipe: where the options of a method do not fit the model.
     """
     check_device(recipe, catalogue, hardware.device)
     nodes = build_graph(recipe, catalogue)
+    check_ready(recipe, catalogue, nodes)
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
     resolution = replace(resolution, images=known_images(nodes, lock))
     planner = Planner(recipe, registry, hardware, resolution, nodes)

@@ -141,6 +141,8 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     for node in result["nodes"]:
         if "folder" in node["facts"]:
             console.print(f"exported to {_near(Path(node['facts']['folder']))}", markup=False)
+        if "address" in node["facts"]:
+            console.print(f"pushed to {node['facts']['address']}", markup=False)
     cached = sum(node["status"] == "cached" for node in result["nodes"])
     total = len(result["nodes"])
     taken = "every node was taken from the registry" if cached == total else f"{cached} of {total} nodes were cached"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, Runner, Source
+from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Payload, Requirement, Runner, Source
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
+from recipe_engine.methods.hub_token import hub_needs
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.metrics.measures import ROUGES
 from recipe_engine.methods.sources import references
@@ -35,6 +36,7 @@ _ROUGE = Requirement(
     symbols=("rouge_score.rouge_scorer:RougeScorer",),
     extra="metrics",
 )
+_HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
 # What evaluations have in common that get the model.
 _ASKING: dict[str, Any] = {
@@ -199,8 +201,23 @@ def recipe_push_methods() -> Iterator[Method]:
         options=options.PushFolder,
         implementation="recipe_engine.methods.push_folder:PushFolder",
         clashes=fits.push_clashes,
-        payload=lambda chosen: "merged" if chosen.merged else "adapter",
+        payload=_payload,
     )
+    yield Method(
+        name="hub",
+        summary="Publish on the Hugging Face Hub, and read it back",
+        options=options.PushHub,
+        implementation="recipe_engine.methods.push_hub:PushHub",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.push_clashes,
+        payload=_payload,
+        needs=hub_needs,
+        requires=(_HUB,),
+    )
+
+
+def _payload(chosen: options.Published) -> Payload:
+    return "merged" if chosen.merged else "adapter"
 
 
 @hookimpl(trylast=True)
@@ -220,7 +237,7 @@ def recipe_sources() -> Iterator[Source]:
         check=references.check_hub,
         implementation="recipe_engine.methods.sources.hub:HubSource",
         revisions=True,
-        requires=(Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",)),),
+        requires=(_HUB,),
     )
     yield Source(
         scheme="wheel",
