@@ -250,7 +250,7 @@ def test_the_export_says_what_it_is(first_run: tuple[Workspace, Finished]) -> No
     folder = workspace.folder / "export"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"),
-        *("recipe.toml", "tokenizer.json", "tokenizer_config.json"),
+        *("loss.svg", "recipe.lock.json", "recipe.toml", "tokenizer.json", "tokenizer_config.json"),
     ]
     assert (folder / "recipe.toml").read_bytes() == workspace.recipe_file.read_bytes()
     card = (folder / "README.md").read_text()
