@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOG_IN = "Log in with: hf auth login"
+_BAD_REQUEST = 400
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _WAITS_SECONDS = (1, 2, 4, 8, 16)
 _LONGEST_WAIT_SECONDS = 300
@@ -31,6 +32,27 @@ def open_client(token: str | None) -> Any:
     logging.set_verbosity_error()
     disable_progress_bars()
     return HfApi(library_name="recipe-engine", library_version=__version__, token=token or False)
+
+
+def card_problems(client: Any, text: str) -> list[str]:
+    """What the Hub would refuse of a model card; it is asked, and nothing is published.
+
+    Args:
+        client: from :func:`open_client`.
+        text: of the card.
+    """
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    headers = build_hf_headers(
+        token=client.token, library_name=client.library_name, library_version=client.library_version
+    )
+    asked = {"content": text, "repoType": "model"}
+    answer = get_session().post(f"{client.endpoint}/api/validate-yaml", json=asked, headers=headers)
+    if answer.status_code != _BAD_REQUEST:
+        hf_raise_for_status(answer)
+        return []
+    found = [problem.get("message", "") for problem in answer.json().get("errors", ())]
+    return found or ["the Hub does not say why"]
 
 
 def patiently(action: Callable[[], T], say: Callable[[str], None]) -> T:

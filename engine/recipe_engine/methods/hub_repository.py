@@ -126,10 +126,10 @@ class HubRepository:
         """
         first: Listing | None = None
         for attempt in range(_ATTEMPTS):
+            if there := self.holding(payload):
+                return there, ""  # it was made, and its answer was lost, or nobody could read it back
             head = self.head(self._options.branch)
             now = self.listing(head) if head else {}
-            if attempt and (there := self.holding(payload)):
-                return there, ""  # the commit was made, and its answer was lost
             first = now if first is None else first
             if changed := [name for name in payload if now.get(name) != first.get(name)]:
                 raise StageFailed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,15 @@ from recipe_engine.contract import CARD_FILE
 from recipe_engine.errors import PushUnverified, RecipeError, StageFailed, UnfitEnvironment
 from recipe_engine.methods.content import content_of
 from recipe_engine.methods.hub_account import check_account
-from recipe_engine.methods.hub_client import LOG_IN, is_transient, open_client, patiently, status_of, trouble
+from recipe_engine.methods.hub_client import (
+    LOG_IN,
+    card_problems,
+    is_transient,
+    open_client,
+    patiently,
+    status_of,
+    trouble,
+)
 from recipe_engine.methods.hub_repository import MAIN, HubRepository
 from recipe_engine.methods.hub_token import find_token
 from recipe_engine.tensors import shapes_of
@@ -47,12 +54,14 @@ class PushHub:
             check_account(account, options)
             if repository.head(MAIN) is None:
                 _check_new(repository, options)
-            _check_card(request, UnfitEnvironment)
+            _check_card(client, request, UnfitEnvironment)
 
     def is_current(self, request: PushRequest) -> bool:
         """Whether the branch, or a pull request to it, holds this content already."""
+        client = open_client(find_token(request.folder))
+        repository = HubRepository(client, request.options, request.work, request.reporter.message)
         with _explained(request, StageFailed):
-            return self._repository(request).holding(self._read(request)) is not None
+            return repository.holding(self._read(request)) is not None
 
     def push(self, request: PushRequest) -> Mapping[str, Any]:
         """Make the repository where there is none, commit everything at once, and read it back.
@@ -61,14 +70,15 @@ class PushHub:
             StageFailed: the Hub refuses it or cannot be reached, or somebody else changed the same files.
             PushUnverified: it was published, and what is there is not what was meant, or cannot be read.
         """
-        repository, payload = self._repository(request), self._read(request)
+        client, payload = open_client(find_token(request.folder)), self._read(request)
+        repository = HubRepository(client, request.options, request.work, request.reporter.message)
         with _explained(request, StageFailed):
-            _check_card(request, StageFailed)
+            _check_card(client, request, StageFailed)
             repository.prepare()
             additions = repository.upload(payload, lambda done, total: request.reporter.progress(done, total, "bytes"))
             commit, proposal = repository.commit(payload, additions, f"{request.name}, made by the recipe engine")
         _verify(request, repository, payload, commit)
-        address = proposal or f"{_endpoint()}/{request.options.repo}/tree/{commit}"
+        address = proposal or f"{client.endpoint}/{request.options.repo}/tree/{commit}"
         return {
             "repository": request.options.repo,
             "commit": commit,
@@ -78,21 +88,10 @@ class PushHub:
             "files": sorted(request.files),
         }
 
-    def _repository(self, request: PushRequest) -> HubRepository:
-        client = open_client(find_token(request.folder))
-        return HubRepository(client, request.options, request.work, request.reporter.message)
-
     def _read(self, request: PushRequest) -> Mapping[str, Content]:
         if not self._payload:
             self._payload = {name: content_of(path) for name, path in sorted(request.files.items())}
         return self._payload
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    endpoint: str = constants.ENDPOINT
-    return endpoint
 
 
 def _check_new(repository: HubRepository, options: Options) -> None:
@@ -106,28 +105,12 @@ def _check_new(repository: HubRepository, options: Options) -> None:
         )
 
 
-def _check_card(request: PushRequest, kind: type[RecipeError]) -> None:
-    from huggingface_hub import RepoCard
-
+def _check_card(client: Any, request: PushRequest, kind: type[RecipeError]) -> None:
     text = request.files[CARD_FILE].read_text(encoding="utf-8")
-    try:
-        patiently(lambda: RepoCard(text).validate("model"), request.reporter.message)
-    except ValueError as error:
-        if is_transient(error):
-            raise
-        raise kind(f"the Hub refuses the model card: {_problems(error)}.", _CARD_HINT) from None
-
-
-_CARD_HINT = "Correct license or language in the recipe's push table, or the names in [model] and [data]."
-
-
-def _problems(error: ValueError) -> str:
-    """What the Hub says of a card that it refuses."""
-    try:
-        found = [str(problem["message"]) for problem in json.loads(str(error))["errors"]]
-    except (ValueError, KeyError, TypeError):
-        found = []
-    return "; ".join(found) or "it does not say why"
+    problems = patiently(lambda: card_problems(client, text), request.reporter.message)
+    if problems:
+        hint = "Correct license or language in the recipe's push table, or the names in [model] and [data]."
+        raise kind(f"the Hub refuses the model card: {'; '.join(problems)}.", hint)
 
 
 def _verify(request: PushRequest, repository: HubRepository, payload: Mapping[str, Content], commit: str) -> None:
@@ -141,7 +124,7 @@ def _verify(request: PushRequest, repository: HubRepository, payload: Mapping[st
         for done, (name, content) in enumerate(payload.items(), 1):
             found = repository.fetch(name, commit)
             if sha256_file(found) != content.sha256:
-                hint = "Give the same command again: it replaces the file."
+                hint = "Give the same command again to read it once more; if it stays so, delete it on the Hub first."
                 raise PushUnverified(f"{where} does not hold {name} as it was sent.", hint)
             if name.endswith(_WEIGHTS_FILE) and not dict(shapes_of(found)):
                 raise PushUnverified(f"{where}: {name} holds no weights.", "Look at the artifact of the training.")
@@ -152,7 +135,7 @@ def _verify(request: PushRequest, repository: HubRepository, payload: Mapping[st
     except Exception as error:
         if not _is_of_the_hub(error) and not isinstance(error, OSError):  # the client's own complaint of a size
             raise
-        hint = "Give the same command again: what is there is compared."
+        hint = "Give the same command again: it reads what is there once more."
         raise PushUnverified(f"{where} was published and cannot be read back: {trouble(error)}.", hint) from None
 
 
