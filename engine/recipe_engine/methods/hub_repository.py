@@ -68,9 +68,8 @@ class HubRepository:
 
     def listing(self, commit: str) -> Listing:
         """The files of a commit."""
-        entries = self._ask(lambda: list(self._client.list_repo_tree(self._name, recursive=True, revision=commit)))
-        files = [entry for entry in entries if hasattr(entry, "blob_id")]
-        return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+        found: Listing = self._ask(lambda: listed(self._client, self._name, commit))
+        return found
 
     def holding(self, payload: Mapping[str, Content]) -> str | None:
         """A commit that holds this very content: the branch's, or of a pull request where one would be made."""
@@ -195,6 +194,19 @@ class HubRepository:
 
     def _ask(self, action: Callable[[], Any]) -> Any:
         return patiently(action, self._say)
+
+
+def listed(client: Any, name: str, commit: str) -> Listing:
+    """The files of a commit.
+
+    Args:
+        client: of the Hub.
+        name: of the repository.
+        commit: of it.
+    """
+    entries = client.list_repo_tree(name, recursive=True, revision=commit)
+    files = [entry for entry in entries if hasattr(entry, "blob_id")]
+    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class HubSource:
         if cached is not None:
             return cached
         reporter.message(f"downloading {request.name} from the Hub")
-        with _explained(request):
+        with explained(request):
             folder = _download(request, reporter)
         if folder.name != request.revision:
             reporter.message(f'{request.revision or "main"} may move; today it is revision = "{folder.name}"')
@@ -224,7 +224,7 @@ def _stat(path: Path) -> dict[str, int]:
 
 
 @contextmanager
-def _explained(request: SourceRequest) -> Iterator[None]:
+def explained(request: SourceRequest) -> Iterator[None]:
     """The client's errors in our terms. None of its texts is passed on: they name addresses and requests."""
     from huggingface_hub import errors
 
