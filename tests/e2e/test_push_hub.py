@@ -148,6 +148,9 @@ def test_nothing_is_computed_for_an_account_that_cannot_publish(space: Workspace
     assert any("needs a token of the Hub" in finding["text"] for finding in fit["findings"])
 
     log_in(space)
+    space.variables["HF_HUB_OFFLINE"] = "1"
+    assert "the Hub cannot be asked: HF_HUB_OFFLINE is set." in space.recipe("run", "tiny.toml").said(4)
+    space.variables["HF_HUB_OFFLINE"] = "0"
     hub.accounts[SECRET] = Account("me", role="read")
     before = len(list((space.home / "artifacts").iterdir()))
     done = space.recipe("run", "--json", "tiny.toml")

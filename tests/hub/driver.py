@@ -93,7 +93,7 @@ def _answer(asked: dict[str, Any]) -> Done:
     from recipe_engine.methods.options import PushHub as Options
     from recipe_engine.methods.push_hub import PushHub
 
-    hub_client._WAITS_SECONDS = (0,) * 5
+    hub_client._WAITS_SECONDS = (0,) * 4
     os.environ["HF_TOKEN"] = asked["token"]
     folder, reporter = Path(asked["files"]), Recorder()
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -13,7 +13,7 @@ T = TypeVar("T")
 LOG_IN = "Log in with: hf auth login"
 _BAD_REQUEST = 400
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-_WAITS_SECONDS = (1, 2, 4, 8, 16)
+_WAITS_SECONDS = (1, 2, 4, 8)
 _LONGEST_WAIT_SECONDS = 300
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recipe_engine.methods.options import PushHub
 
 MAIN = "main"
-_ATTEMPTS = 5
+_ATTEMPTS = 4
 _PROPOSALS_LOOKED_AT = 10
 _STALE = 412
 Listing = dict[str, str]

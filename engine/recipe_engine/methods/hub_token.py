@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_NO_TOKEN = (
+NO_TOKEN = (
     "it needs a token of the Hub, and there is none.",
     "Log in with: hf auth login, or set HF_TOKEN in the environment or in a file .env beside the command.",
 )
@@ -33,7 +33,7 @@ def find_token(folder: Path) -> str | None:
 def hub_needs(_options: object) -> Sequence[tuple[str, str]]:
     """What a push to the Hub needs besides packages: a token. A plan asks, so the client is not."""
     there = _given(Path.cwd()) or _read(_login_file()).strip()
-    return () if there else (_NO_TOKEN,)
+    return () if there else (NO_TOKEN,)
 
 
 def _given(folder: Path) -> str:

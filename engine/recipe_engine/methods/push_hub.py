@@ -19,7 +19,7 @@ from recipe_engine.methods.hub_client import (
     trouble,
 )
 from recipe_engine.methods.hub_repository import MAIN, HubRepository
-from recipe_engine.methods.hub_token import find_token
+from recipe_engine.methods.hub_token import NO_TOKEN, find_token
 from recipe_engine.tensors import shapes_of
 from recipe_registry import sha256_file
 
@@ -47,7 +47,7 @@ class PushHub:
             UnfitEnvironment: where not, or where the Hub cannot be reached.
         """
         options, say = request.options, request.reporter.message
-        client = open_client(find_token(request.folder))
+        client = _client(request)
         repository = HubRepository(client, options, request.work, say)
         with _explained(request, UnfitEnvironment):
             account = patiently(client.whoami, say)
@@ -58,7 +58,7 @@ class PushHub:
 
     def is_current(self, request: PushRequest) -> bool:
         """Whether the branch, or a pull request to it, holds this content already."""
-        client = open_client(find_token(request.folder))
+        client = _client(request)
         repository = HubRepository(client, request.options, request.work, request.reporter.message)
         with _explained(request, StageFailed):
             return repository.holding(self._read(request)) is not None
@@ -70,7 +70,7 @@ class PushHub:
             StageFailed: the Hub refuses it or cannot be reached, or somebody else changed the same files.
             PushUnverified: it was published, and what is there is not what was meant, or cannot be read.
         """
-        client, payload = open_client(find_token(request.folder)), self._read(request)
+        client, payload = _client(request), self._read(request)
         repository = HubRepository(client, request.options, request.work, request.reporter.message)
         with _explained(request, StageFailed):
             _check_card(client, request, StageFailed)
@@ -92,6 +92,18 @@ class PushHub:
         if not self._payload:
             self._payload = {name: content_of(path) for name, path in sorted(request.files.items())}
         return self._payload
+
+
+def _client(request: PushRequest) -> Any:
+    """A client with the token.
+
+    Raises:
+        UnfitEnvironment: there is none.
+    """
+    token = find_token(request.folder)
+    if not token:
+        raise UnfitEnvironment(f"{request.options.repo}: {NO_TOKEN[0]}", NO_TOKEN[1])
+    return open_client(token)
 
 
 def _check_new(repository: HubRepository, options: Options) -> None:

@@ -224,6 +224,12 @@ def test_a_fine_grained_token_that_may(hub: ContractHub, call: Hubward, scope: s
     assert call().error == {}
 
 
+def test_no_token(hub: ContractHub, call: Hubward) -> None:
+    kind, message = call.refused("check", token="")
+    assert (kind, message) == ("UnfitEnvironment", "me/tiny: it needs a token of the Hub, and there is none.")
+    assert hub.asked == []
+
+
 def test_a_repository_of_another_type(hub: ContractHub, call: Hubward) -> None:
     hub.add(REPO, "dataset")
     assert call.refused("check") == ("UnfitEnvironment", "me/tiny is a data set, and a model is pushed.")
