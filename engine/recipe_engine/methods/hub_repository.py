@@ -189,7 +189,7 @@ class HubRepository:
             name for name, content in payload.items() if there.get(name) not in (content.sha256, content.git_oid)
         ]
         if different == [CARD_FILE] and CARD_FILE in there:
-            return same_card(CARD_FILE, self.fetch(CARD_FILE, commit), payload[CARD_FILE].path)
+            return same_card(CARD_FILE, payload[CARD_FILE].path, self.fetch(CARD_FILE, commit))
         return not different
 
     def _ask(self, action: Callable[[], Any]) -> Any:

@@ -133,6 +133,7 @@ def test_what_is_volatile_in_the_card_is_no_new_content(call: Hubward) -> None:
     call.pushed()
     written(2)
     assert call("is_current").value is True
+    assert call().error == {}  # what a doubtful push does: it reads the card that is there
     written(2, rank=8)
     assert call("is_current").value is False
 
