@@ -374,6 +374,18 @@ class StageCode(Protocol):
         """What ``run`` handed on live, from its artifact: another process, another day, the same result."""
 
 
+CARD_FILE = "README.md"
+"""Name of the model card in what is published."""
+VOLATILE = ("<!-- volatile -->\n", "<!-- /volatile -->\n")
+"""Lines around what a card says of one run alone, such as its time: it makes no other result."""
+
+
+def lasting(text: str) -> str:
+    """A card without what is volatile in it: two cards that differ in nothing else are of one result."""
+    kept, *parts = text.split(VOLATILE[0])
+    return kept + "".join(part.partition(VOLATILE[1])[2] for part in parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushRequest:
     """What is published.
@@ -382,8 +394,11 @@ class PushRequest:
         name: of the recipe.
         options: an instance of the method's options dataclass.
         folder: what relative paths are relative to: the folder where the command was given.
-        files: name -> where its bytes are. Complete: adapter, tokenizer, card, recipe.
-        digest: of the payload, ``sha256:…``.
+        files: name -> where its bytes are. Complete: adapter or model, tokenizer, card, recipe, lock; before the run,
+            the card as far as it can be known.
+        digest: of the payload, ``sha256:…``, without what is volatile in the card (:func:`lasting`); ``""`` before the
+            run.
+        work: a folder for what is needed on the way; it is empty, and is removed afterwards.
     """
 
     name: str
@@ -391,11 +406,19 @@ class PushRequest:
     folder: Path
     files: Mapping[str, Path]
     digest: str
+    work: Path
     reporter: Reporter
 
 
 class PushCode(Protocol):
     """The code of a push method. Runs on the host, in the engine's own process."""
+
+    def check(self, request: PushRequest) -> None:
+        """Whether a push can succeed, as far as that can be known before anything is computed.
+
+        Raises:
+            UnfitEnvironment: where it cannot: the account may not write there, or the target cannot be reached.
+        """
 
     def is_current(self, request: PushRequest) -> bool:
         """Whether the target holds exactly these bytes already, as far as can be known here."""

@@ -93,6 +93,11 @@ def publishes_adapters(_options: Any) -> Payload:
     return "adapter"
 
 
+def needs_nothing(_options: Any) -> Sequence[tuple[str, str]]:
+    """The default of :attr:`Method.needs`: packages and a device are all it takes."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A method of a stage: ``[train.sft]`` is the method ``sft`` of the stage ``train``.
@@ -131,7 +136,11 @@ class Method:
             gets the model itself.
         compares: whether an evaluate method gets its own artifact of the base model, after the training, as
             ``request.inputs.artifacts["before"]``.
+        metrics: names of what an evaluate method measures, so that ``[gate]`` is checked before anything runs; ``None``
+            where they are not known before.
         payload: what a push method publishes: the result of the training, or that merged into the base.
+        needs: what these options need of this place besides, such as a token, and is not there: (what is wrong, a
+            hint) for each. It asks neither the network nor a package that is heavy.
     """
 
     name: str
@@ -156,7 +165,9 @@ class Method:
     new_tokens: Callable[[Any], tuple[str, ...]] = adds_no_tokens
     answers: Callable[[Any], Any] = asks_the_model
     compares: bool = False
+    metrics: tuple[str, ...] | None = None
     payload: Callable[[Any], Payload] = publishes_adapters
+    needs: Callable[[Any], Sequence[tuple[str, str]]] = needs_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

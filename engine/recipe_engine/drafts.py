@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.descriptors import STAGES
+from recipe_engine.gates import Gate
 from recipe_engine.options import REWARD, rewards_of
 from recipe_engine.reward_tables import RECIPE, tables_in
 
@@ -34,6 +35,7 @@ class Draft:
         folder: what relative paths are relative to.
         base: the recipe whose result this one starts from.
         rewards: where it names recipes whose results judge answers -> those that are valid.
+        rules: those of ``[gate]`` that can be read, by the names that they are written under.
     """
 
     tree: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Draft:
     folder: Path
     base: Recipe | None
     rewards: Mapping[KeyPath, Recipe]
+    rules: Mapping[str, str]
 
     def rewards_of(self, table: StageTable) -> Iterator[tuple[KeyPath, Reward]]:
         """The rewards of a stage, and where the table of each stands."""
@@ -67,6 +70,14 @@ class Draft:
         """Whether every stage table is valid, so that what none of them says is not said at all."""
         tables = [self.tree.get(stage, {}) for stage in STAGES]
         return len(self.stages) == sum(len(table) if isinstance(table, dict) else 1 for table in tables)
+
+    def gates(self) -> tuple[Gate, ...]:
+        """The rules of ``[gate]``; an instance alone stands for the metric that has its method's name."""
+        methods = {table.instance: table.method for table in self.stages if table.stage == "evaluate"}
+        return tuple(
+            Gate(name, name if "." in name else f"{name}.{methods.get(name, name)}", rule)
+            for name, rule in self.rules.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@
     ├── StageFailed          exit 5   a stage could not finish
     │   └── DataRejected     exit 5   the data gate found rows that must not be trained on
     ├── VerificationFailed   exit 6   what was written is not what was meant
+    │   └── PushUnverified   exit 6   it was published, and could not be shown to be what was meant
+    ├── GateNotMet           exit 7   the result is not as good as the recipe demands
     └── Interrupted        exit 130   the user said stop
 
 ``recipe_registry.RegistryError`` (exit 8) belongs to the registry, which knows nothing of this module. Any other
@@ -134,6 +136,16 @@ class VerificationFailed(RecipeError):
     """Something that was written and read back is not what was meant."""
 
     exit_code = 6
+
+
+class PushUnverified(VerificationFailed):
+    """Something was published, and what is there now was not shown to be what was meant."""
+
+
+class GateNotMet(RecipeError):
+    """The result is not as good as the recipe's ``[gate]`` demands; nothing was published."""
+
+    exit_code = 7
 
 
 class Interrupted(RecipeError):

@@ -16,23 +16,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
 from recipe_engine.descriptors import STAGES
-from recipe_engine.graph import METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
+from recipe_engine.gates import check_measured, check_met, judge
+from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
 from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.memory_check import MemoryCheck
-from recipe_engine.outline import check_device, check_model, check_requirements
+from recipe_engine.outline import check_device, check_model, check_ready, check_requirements
 from recipe_engine.plan import Planner, base_name
-from recipe_engine.publish import publish, run_card
+from recipe_engine.publish import Publisher
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message, readable_paths
-from recipe_registry import Artifact, KeyRecord, Reference, RegistryError, RunRecord, write_bytes
+from recipe_registry import KeyRecord, Reference, RegistryError, RunRecord, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,7 @@ def run(
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
+    check_ready(recipe, catalogue, nodes)
     journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
     return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()
 
@@ -165,6 +167,9 @@ class Execution:
                     current = node
                     self._interrupts.check()
                     self._take(node)
+                    if node.stage == "resolve":
+                        for current in self._pushes():
+                            self._publisher().check(current)
         except (errors.RecipeError, RegistryError) as error:
             raise RunFailed(self._journal.failed(current, error), error) from error
         except KeyboardInterrupt:
@@ -187,6 +192,8 @@ class Execution:
         started = time.perf_counter()
         if node.stage == "resolve":
             done = self._resolve(node)
+        elif node.stage == GATE:
+            done = self._judge(node)
         elif node.stage == "push":
             done = self._push(node)
         else:
@@ -194,6 +201,8 @@ class Execution:
         done.seconds = time.perf_counter() - started
         self._done[node.id] = done
         self._journal.finished(done)
+        if node.stage == "evaluate":
+            check_measured(self._recipe.gates, node.instance, done.metrics)
 
     def _resolve(self, node: Node) -> FinishedNode:
         sources = self._registry.sources
@@ -341,12 +350,28 @@ class Execution:
         tell(self._catalogue, "recipe_after_stage", node=info, artifact=artifact.digest, metrics=metrics)
         return FinishedNode(node, "ran", key, artifact, metrics, facts)
 
+    def _judge(self, node: Node) -> FinishedNode:
+        """Apply the rules of ``[gate]``.
+
+        Raises:
+            GateNotMet: where one is not met.
+        """
+        judged = judge(self._recipe.gates, self._journal.metrics())
+        self._journal.keep_gates(judged)
+        check_met(judged)
+        were_there = all(self._done[name].status == "cached" for name in node.inputs.values())
+        return FinishedNode(node, "cached" if were_there else "ran")
+
     def _push(self, node: Node) -> FinishedNode:
+        return self._publisher().publish(node, self._done)
+
+    def _pushes(self) -> list[Node]:
+        return [node for node in self._nodes if node.stage == "push"]
+
+    def _publisher(self) -> Publisher:
         assert self._planner is not None  # resolve is always the first node
-        artifacts = [self._artifact(name) for name in node.inputs.values()]
         base = base_name(self._recipe, self._planner.resolution)
-        text = run_card(self._recipe, self._catalogue, base, self._done, artifacts)
-        return publish(node, self._recipe, self._catalogue, self._journal, payload=(artifacts, text))
+        return Publisher(self._recipe, base, self._catalogue, self._registry, self._journal)
 
     def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:
         def pass_on(answer: dict[str, Any]) -> None:
@@ -357,11 +382,6 @@ class Execution:
             self._journal.emit(f"node_{kind}", **answer)
 
         return pass_on
-
-    def _artifact(self, node_id: str) -> Artifact:
-        artifact = self._done[node_id].artifact
-        assert artifact is not None  # only nodes with artifacts are inputs
-        return artifact
 
     def _artifact_paths(self) -> dict[str, str]:
         return {name: str(done.artifact.path) for name, done in self._done.items() if done.artifact}

@@ -154,6 +154,7 @@ def _recipe(catalogue: Catalogue) -> Entry:
             _table("model", ModelTable),
             _data(catalogue),
             *(_stage(stage, catalogue) for stage in STAGES),
+            Entry("gate", "table", schema.GATE_SUMMARY),
             _table("container", ContainerTable),
         ),
     )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
+GATE = "gate"
+"""The node that judges what was measured; its role among the inputs of a push, which it hands nothing."""
 _TOKENIZER_REVISION = 1
 # Added to the format's own, as both only rise: what is done with any format's text.
 _PREPARE_REVISION = 1
@@ -208,12 +210,21 @@ class _Part:
     def published(self) -> list[Node]:
         """The pushes, and the merge that some of them want."""
         pushes = self._recipe.push
+        gated = {GATE: GATE} if self._recipe.gates else {}
         payloads = {table.instance: self._method(table).payload(table.options) for table in pushes}
         nodes = [_merge()] if "merged" in payloads.values() else []
+        nodes += self._gate()
         for table in pushes:
-            inputs = {"adapter": "merge" if payloads[table.instance] == "merged" else "train"}
+            inputs = {"adapter": "merge" if payloads[table.instance] == "merged" else "train"} | gated
             nodes.append(self._stage(table, f"push.{table.instance}", inputs=inputs, on_host=True))
         return nodes
+
+    def _gate(self) -> list[Node]:
+        """The judgement of what was measured, where the recipe has rules for it."""
+        instances = sorted({gate.instance for gate in self._recipe.gates})
+        sides = {f"{name}.{side}": f"evaluate.{name}@{side}" for name in instances for side in ("base", "result")}
+        gate = Node(id=GATE, stage=GATE, instance=GATE, method="rules", inputs=sides, on_host=True)
+        return [gate] if instances else []
 
     def _extension(self) -> list[Node]:
         """Rows for the new tokens, where there are some."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.errors import Interrupted
+from recipe_engine.errors import Interrupted, PushUnverified
 from recipe_engine.lock import Hardware, packages_identity
 from recipe_engine.lockfile import SUFFIX as LOCK_SUFFIX
 from recipe_engine.report.result import compared_metrics, result_json
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recipe_registry import Registry
 
 EVENTS_VERSION = 1
+_STATUSES: Mapping[type[Exception], str] = {Interrupted: "interrupted", PushUnverified: "push-unverified"}
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -151,7 +152,29 @@ class Journal:
 
     def keep_lock(self, lock: Mapping[str, Any]) -> None:
         """Keep the lock that fits the run beside its recipe, where whoever opens the recipe finds it."""
-        write_json((self.folder / next(iter(self.recipe_files))).with_suffix(LOCK_SUFFIX), lock)
+        write_json(self.lock_file, lock)
+
+    @property
+    def lock_file(self) -> Path:
+        """Where the lock is kept."""
+        return (self.folder / next(iter(self.recipe_files))).with_suffix(LOCK_SUFFIX)
+
+    def published_files(self) -> dict[str, Path]:
+        """The recipe with its lock and what it builds on: whoever has them can run it."""
+        return {**self.recipe_files, self.lock_file.name: self.lock_file}
+
+    @property
+    def gates(self) -> Sequence[Mapping[str, Any]]:
+        """How the rules of ``[gate]`` were judged."""
+        return tuple(self._record.facts.get("gates", ()))
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """What was measured so far (:func:`report.result.compared_metrics`)."""
+        return compared_metrics(self._record.nodes)
+
+    def keep_gates(self, judged: Sequence[Mapping[str, Any]]) -> None:
+        """Note how each rule of ``[gate]`` was judged, whether it is met or not."""
+        self._record = replace(self._record, facts={**self._record.facts, "gates": [dict(gate) for gate in judged]})
 
     def finished(self, done: FinishedNode) -> None:
         """Note that a node is done."""
@@ -183,7 +206,7 @@ class Journal:
         }
         self._record = replace(self._record, error=content)
         self.emit("node_failed", node=node.id, error=content)
-        return self.close("interrupted" if isinstance(error, Interrupted) else "failed")
+        return self.close(_STATUSES.get(type(error), "failed"))
 
     def close(self, status: str) -> RunRecord:
         """Write the record for good; the event ``result`` is the run's last."""

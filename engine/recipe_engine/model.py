@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recipe_engine.errors import Problem
+    from recipe_engine.gates import Gate
 
 
 class Written(Protocol):
@@ -221,6 +222,7 @@ class Recipe:
         base: the recipe whose result it starts from, if it does.
         pinned: what it stands for, where it is a named result of the registry.
         rewards: name of a reward that another recipe's result gives -> that recipe.
+        gates: what its result must reach before it is published.
     """
 
     file: str
@@ -237,6 +239,7 @@ class Recipe:
     adapt: StageTable | None = None
     train: StageTable | None = None
     evaluate: tuple[StageTable, ...] = ()
+    gates: tuple[Gate, ...] = ()
     push: tuple[StageTable, ...] = ()
     container: ContainerTable | None = None
 
@@ -326,6 +329,8 @@ class Recipe:
             table["data"] = {name: data.to_table() for name, data in self.data.items()}
         for stage in self.stages():
             table.setdefault(stage.stage, {})[stage.instance] = stage.to_table()
+        if self.gates:
+            table["gate"] = {gate.key: gate.rule for gate in self.gates}
         if self.container is not None:
             table["container"] = to_table(self.container)
         return table

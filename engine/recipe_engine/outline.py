@@ -10,6 +10,7 @@ from recipe_engine.contract import ModelOutline
 from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
 from recipe_engine.lazy import unmet
 from recipe_engine.lock import source_requests
+from recipe_engine.tensors import shapes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from recipe_engine.graph import Node
     from recipe_engine.model import Recipe, StageTable
     from recipe_engine.plugins import Catalogue
-
-_LENGTH_BYTES = 8
-_LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
 def outline_of(files: Iterable[Path]) -> ModelOutline:
@@ -35,7 +33,7 @@ def outline_of(files: Iterable[Path]) -> ModelOutline:
             if file.name == "config.json":
                 config = json.loads(file.read_bytes())
             elif file.suffix == ".safetensors":
-                tensors.update(_shapes(file))
+                tensors.update(shapes_of(file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return ModelOutline(config if isinstance(config, dict) else {}, tensors)
@@ -112,18 +110,28 @@ def missing_packages(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]
         yield from unmet(source.descriptor.requires, source.plugin)
 
 
+def check_ready(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> None:
+    """Whether the methods of the nodes find here what they need besides packages and a device, such as a token.
+
+    Raises:
+        UnfitEnvironment: for the first thing that is missing.
+    """
+    for error in unready_methods(recipe, catalogue, nodes):
+        raise error
+
+
+def unready_methods(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]) -> Iterator[UnfitEnvironment]:
+    """An error for everything that a method of the nodes needs of this place and that is not there."""
+    used = {(node.stage, node.instance) for node in nodes}
+    for table in recipe.stages():
+        if (table.stage, table.instance) not in used:
+            continue
+        method = catalogue.methods[table.stage, table.method].descriptor
+        for message, hint in method.needs(table.options):
+            place = recipe.written.problem((table.stage, table.instance), message)
+            yield UnfitEnvironment(str(place), hint)
+
+
 def _unable(recipe: Recipe, table: StageTable, device: str, able: Iterable[str]) -> UnfitEnvironment:
     place = recipe.written.problem((table.stage, table.instance), f"it does not run on {device} with these options")
     return UnfitEnvironment(str(place), f"It runs on {' and '.join(sorted(able))}.")
-
-
-def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes from the header of a safetensors file (huggingface/safetensors, "Format")."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if length > _LONGEST_HEADER:
-            return
-        header = json.loads(stream.read(length))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield name, tuple(tensor["shape"])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
-from recipe_engine.graph import METRICS_FILE, Node, build_graph
+from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
 from recipe_engine.options import REWARD
-from recipe_engine.outline import check_device, check_model, outline_of, settled
+from recipe_engine.outline import check_device, check_model, check_ready, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
@@ -88,7 +88,8 @@ def make_plan(
         any_environment: take results that were made with other packages, on other hardware or in another image too.
 
     Raises:
-        UnfitEnvironment: where a numeric package is not installed, or a method does not run on the device.
+        UnfitEnvironment: where a numeric package is not installed, a method does not run on the device, or does not
+            find what it needs besides, such as a token.
         InvalidRecipe: where the options of a method do not fit the model.
     """
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
@@ -133,6 +134,7 @@ def _looked_at(
 ) -> tuple[Planner, dict[str, PlannedNode]]:
     check_device(recipe, catalogue, hardware.device)
     nodes = build_graph(recipe, catalogue)
+    check_ready(recipe, catalogue, nodes)
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
     resolution = replace(resolution, images=known_images(nodes, lock))
     planner = Planner(recipe, registry, hardware, resolution, nodes)
@@ -161,6 +163,8 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         return PlannedNode(node, "depends on", waiting[0])
     if node.stage == "push":
         return PlannedNode(node, "will run", "a push is compared with its target each time")
+    if node.stage == GATE:
+        return PlannedNode(node, "will run", "what was measured is judged each time")
     key, components = planner.key(node, {name: earlier.artifact for name, earlier in planned.items()})
     record = planner.registry.artifacts.lookup(key)
     if record is not None:

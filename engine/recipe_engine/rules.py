@@ -10,6 +10,7 @@ from recipe_engine.document import dotted
 from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
 from recipe_engine.relations import base_findings, name_findings, reward_findings
+from recipe_engine.wording import did_you_mean, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +38,19 @@ _VALUES = frozenset({"base", "source", "format", "image", "recipe", "model", "js
 def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
     """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _kinds, _clashes, base_findings, reward_findings, name_findings, _image):
+    rules = (
+        _order,
+        _sources,
+        _data_sets,
+        _kinds,
+        _clashes,
+        base_findings,
+        reward_findings,
+        name_findings,
+        _gate,
+        _image,
+    )
+    for rule in rules:
         for found in rule(draft, catalogue):
             message = found.message
             if found.other:
@@ -141,6 +154,25 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             yield Finding((table.stage, table.instance, *([key] if key else [])), message, "", there)
         if table.stage in SINGLE_STAGES:
             before[table.stage] = table
+
+
+def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
+    if draft.rules and not draft.has("train"):
+        yield Finding(("gate",), "it judges the result of train, which this recipe has not", "Remove it.")
+    evaluations = {table.instance: table for table in draft.stages if table.stage == "evaluate"}
+    written = draft.tree.get("evaluate", {})
+    for gate in draft.gates():
+        path: KeyPath = ("gate", gate.key)
+        if gate.instance in evaluations:
+            measured = method_of(evaluations[gate.instance], catalogue).metrics
+            names = None if measured is None else [f"{gate.instance}.{name}" for name in measured]
+            if names is not None and gate.metric not in names:
+                has = f"It measures {', '.join(names)}." if names else "It measures nothing."
+                message = f"evaluate.{gate.instance} does not measure {show(gate.metric)}"
+                yield Finding(path, message, did_you_mean(gate.metric, names) or has)
+        elif not isinstance(written, dict) or gate.instance not in written:
+            message = f"it needs the evaluation [evaluate.{gate.instance}], which this recipe has not"
+            yield Finding(path, message, did_you_mean(gate.instance, written) or "Add it, or remove the rule.")
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:

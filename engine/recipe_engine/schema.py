@@ -8,6 +8,7 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
+from recipe_engine.gates import PATTERN as GATE_PATTERN
 from recipe_engine.model import ContainerTable, DataTable, ModelTable, TopTable
 from recipe_engine.options import (
     FUNCTION,
@@ -38,6 +39,8 @@ STAGE_SUMMARIES = {
     "evaluate": "What is measured, before and after training.",
     "push": "Where the result goes.",
 }
+GATE_SUMMARY = "What the result must reach before it is published: metrics and rules."
+_GATE_RULE = "A comparison of the value after training: >=, <=, > or <, and a number, or a number * before."
 _HEADER = re.compile(r"^``\[.*?\]``: ")
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 # What every JSON reader keeps exact (RFC 7493); keys and digests are made of canonical JSON.
@@ -112,6 +115,11 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
     properties["data"] = _data_sets_schema(catalogue, closed=closed)
     for stage in STAGES:
         properties[stage] = _stage_schema(stage, catalogue, closed=closed)
+    properties["gate"] = {
+        "type": "object",
+        "description": GATE_SUMMARY,
+        "additionalProperties": {"type": "string", "pattern": GATE_PATTERN, "description": _GATE_RULE},
+    }
     properties["container"] = {**schema_of(ContainerTable), "minProperties": 1}
     return {
         "$schema": DRAFT,

@@ -1,4 +1,4 @@
-"""Comparing the tensors of two safetensors files, number by number, without torch."""
+"""The tensors of safetensors files, and the comparison of two, number by number, without torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LENGTH_BYTES = 8
+_LONGEST_HEADER = 100_000_000  # the format's own limit
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _DTYPES = _FLOATS | {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 """How numpy reads each dtype; any other is compared byte by byte."""
@@ -31,6 +32,22 @@ class TensorDifference:
     name: str
     before: Any
     after: Any
+
+
+def shapes_of(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes from the header of a file (huggingface/safetensors, "Format").
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no such file.
+    """
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if length > _LONGEST_HEADER:
+            return
+        header = json.loads(stream.read(length))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            yield name, tuple(tensor["shape"])
 
 
 def first_difference(one: Path, other: Path) -> TensorDifference | None:

@@ -10,6 +10,7 @@ from recipe_engine import options, schema
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.drafts import Draft
 from recipe_engine.errors import InvalidRecipe, Problem
+from recipe_engine.gates import EXAMPLES, is_rule
 from recipe_engine.model import (
     ContainerTable,
     DataSet,
@@ -79,6 +80,7 @@ def _recipe(draft: Draft, top: TopTable, model: ModelTable, composition: Composi
         model=model,
         data=draft.data,
         evaluate=tuple(table for table in draft.stages if table.stage == "evaluate"),
+        gates=draft.gates(),
         push=tuple(table for table in draft.stages if table.stage == "push"),
         container=draft.container,
         **single,
@@ -108,7 +110,7 @@ class _Checker:
     def draft(self, base: Recipe | None, rewards: Mapping[KeyPath, Recipe]) -> Draft:
         """The recipe as far as it is valid; what is not becomes a problem."""
         tree = self._composition.tree
-        tables = {"model", "data", "container", *STAGES}
+        tables = {"model", "data", "gate", "container", *STAGES}
         top_level = {key: value for key, value in tree.items() if key not in {"$schema", *tables}}
         if not isinstance(tree.get("$schema", ""), str):
             self._problem(
@@ -126,6 +128,7 @@ class _Checker:
             folder=self._composition.folder,
             base=base,
             rewards=rewards,
+            rules=self._gate(tree.get("gate", {})),
         )
 
     def _data_sets(self, tables: Any) -> dict[str, DataSet]:
@@ -159,6 +162,21 @@ class _Checker:
             hint = did_you_mean(key, core) if key not in core else ""
             if hint:
                 self._problem((*path, key), "unknown key", hint)
+
+    def _gate(self, rules: Any) -> dict[str, str]:
+        """The rules of ``[gate]`` that can be read."""
+        if not self._is_table(("gate",), rules):
+            return {}
+        for name, rule in rules.items():
+            path: KeyPath = ("gate", name)
+            if isinstance(rule, Mapping):
+                quoted = show(f"{name}.{next(iter(rule), 'metric')}")
+                self._problem(path, "expected a rule, found a table", f"Write the metric's name in quotes: {quoted}.")
+            elif not is_rule(rule):
+                self._problem(
+                    path, f"expected a rule, found {show(rule)}", f"Such as {' or '.join(EXAMPLES)}.", value=True
+                )
+        return {name: rule for name, rule in rules.items() if is_rule(rule)}
 
     def _stage(self, stage: str, tables: Any) -> list[StageTable]:
         if not self._is_table((stage,), tables):

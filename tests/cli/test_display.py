@@ -30,7 +30,11 @@ def finished(content: dict[str, Any]) -> dict[str, Any]:
 
 def result(nodes: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     common = {"type": "result", "run": "20261124-073637-cd86", "name": "tiny", "status": "succeeded", "error": None}
-    return common | {"seconds": 12.3, "nodes": nodes, "metrics": {}, "comparisons": {}, "efficiency": {}} | more
+    return (
+        common
+        | {"seconds": 12.3, "nodes": nodes, "metrics": {}, "comparisons": {}, "gates": [], "efficiency": {}}
+        | more
+    )
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

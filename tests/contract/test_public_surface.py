@@ -16,14 +16,15 @@ from recipe_engine.hookmark import PROJECT, hookimpl
 
 SURFACE = {
     "contract": """
-        Answer FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest Reporter
-        GivenReward ResolvedSource RewardCode RewardRequest Segment
-        SourceCode SourceFile SourceRequest StageCode StageRequest StageResult WEIGHT_FILES
+        Answer CARD_FILE FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest
+        Reporter GivenReward ResolvedSource RewardCode RewardRequest Segment
+        SourceCode SourceFile SourceRequest StageCode StageRequest StageResult VOLATILE WEIGHT_FILES lasting
     """,
     "descriptors": """
         DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement RewardSource
         Runner names_no_files
-        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything nothing_to_check
+        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything needs_nothing
+        nothing_to_check
         publishes_adapters reads_no_data runs_anywhere settles_nothing
     """,
     "options": """
@@ -32,7 +33,8 @@ SURFACE = {
     """,
     "hookmark": "PROJECT hookimpl",
     "errors": """
-        DataRejected Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem RecipeError
+        DataRejected GateNotMet Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem PushUnverified
+        RecipeError
         StageFailed UnfitEnvironment UnresolvedInput VerificationFailed
     """,
 }

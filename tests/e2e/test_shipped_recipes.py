@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tests import tiny
 from tests.e2e.engine import Workspace, statuses
+from tests.hub.contract import ContractHub
+from tests.hub.repositories import Account
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 # The tiny models' tokens are bytes and little more.
@@ -19,11 +21,16 @@ SMALL = ("train.sft.max_steps=2", "evaluate.samples.max_new_tokens=4", "threads=
 
 
 def run(
-    folder: Path, recipe: str, *changes: str, expected_to_run: bool = True, **model: Any
+    folder: Path,
+    recipe: str,
+    *changes: str,
+    expected_to_run: bool = True,
+    variables: dict[str, str] | None = None,
+    **model: Any,
 ) -> tuple[Workspace, dict[str, Any]]:
     """The whole recipe with a tiny model; where it ran, and its result."""
     tiny.write_model(folder / "model", **model)
-    workspace = Workspace(folder)
+    workspace = Workspace(folder, variables or {})
     # A folder has no revisions, and --set cannot take a key away.
     lines = (RECIPES / recipe).read_text(encoding="utf-8").splitlines(keepends=True)
     text = "".join(line for line in lines if not line.startswith("revision = "))
@@ -46,9 +53,13 @@ def adapter_config(workspace: Workspace, name: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_qlora_llama2(tmp_path: Path) -> None:
     shorter = [f"evaluate.{name}.max_new_tokens=4" for name in ("rouge", "bleu")]
-    workspace, result = run(tmp_path, "qlora_llama2.toml", *shorter, architecture="llama")
+    with ContractHub() as hub:
+        hub.accounts["hf_me"] = Account("me")
+        variables = hub.variables(str(tmp_path / "hf-home")) | {"HF_TOKEN": "hf_me"}
+        _, result = run(tmp_path, "qlora_llama2.toml", *shorter, variables=variables, architecture="llama")
+        published = hub.repositories["model", "me/llama2-qlora"].files()
     assert {"rouge.rougeL", "bleu.bleu"} <= result["comparisons"].keys()
-    config = adapter_config(workspace, "qlora-llama2")
+    config = json.loads(published["adapter_config.json"])
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (64, 16, 0.1)
     assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
     artifact = Path(next(node["artifact"]["path"] for node in result["nodes"] if node["id"] == "load"))
@@ -191,6 +202,7 @@ def test_ppo_gpt2(tmp_path: Path) -> None:
 
 def test_without_a_network_the_gated_model_is_one_clear_line(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"})
+    workspace.variables["HF_TOKEN"] = "hf_any"  # or it would be missed first: the recipe pushes to the Hub
     error = workspace.recipe("run", str(RECIPES / "qlora_llama2.toml")).said(3)
     assert [line.strip() for line in error.splitlines()] == [
         "error: hub:meta-llama/Llama-2-7b-chat-hf: the Hub cannot be reached (ConnectError).",

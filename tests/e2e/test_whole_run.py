@@ -93,7 +93,7 @@ def test_another_metric_costs_no_new_answer(finished: Workspace) -> None:
 def test_another_learning_rate_trains_again(finished: Workspace, first_run: tuple[Workspace, Finished]) -> None:
     finished.edit("learning_rate = 1e-3", "learning_rate = 5e-4")
     plan = finished.recipe("plan", "tiny.toml")
-    assert "train                        will run    learning_rate 0.001 -> 0.0005; layout packed\n" in plan.out
+    assert "train                        will run    learning_rate 0.001 -> 0.0005; layout packed; memory 0.5 GiB\n" in plan.out
     assert plan.out.endswith("10 cached, 1 will run, 5 depends on\n")
     process = subprocess.run(
         [sys.executable, "-c", IMPORTS],
@@ -250,7 +250,7 @@ def test_the_export_says_what_it_is(first_run: tuple[Workspace, Finished]) -> No
     folder = workspace.folder / "export"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"),
-        *("recipe.toml", "tokenizer.json", "tokenizer_config.json"),
+        *("loss.svg", "recipe.lock.json", "recipe.toml", "tokenizer.json", "tokenizer_config.json"),
     ]
     assert (folder / "recipe.toml").read_bytes() == workspace.recipe_file.read_bytes()
     card = (folder / "README.md").read_text()

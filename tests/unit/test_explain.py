@@ -24,7 +24,7 @@ def entry(key: str) -> Entry:
 def test_a_recipe_has_its_tables_in_their_order() -> None:
     names = [inner.name for inner in entry("").inside]
     assert names[:2] == ["version", "name"]
-    assert names[-8:] == ["model", "data", "load", "adapt", "train", "evaluate", "push", "container"]
+    assert names[-9:] == ["model", "data", "load", "adapt", "train", "evaluate", "push", "gate", "container"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods.options import FormatChat, LoadFull
 from recipe_engine.options import option
 from recipe_engine.plugins import Catalogue, load_catalogue
+from recipe_engine.toml_text import to_toml
 from recipe_engine.validate import validate
 from recipe_engine.wording import show
 
@@ -132,6 +133,24 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a tag for one stage": TRAIN + f'[container]\nimage = "{DIGEST}"\n[container.train]\nimage = "x:1"\n',
         "the container of a stage that is not there": LOAD + f'[container.train]\nimage = "{DIGEST}"\n',
         "an image by tag and digest": LOAD + f'[container]\nimage = "Recipe-CUDA:12@{DIGEST}"\n',
+    },
+    "gate": {
+        "no rule": SMALL + '[gate]\n"exact_match" = 0.6\n',
+        "no comparison": SMALL + '[gate]\nexact_match = "0.6"\n',
+        "no number": SMALL + '[gate]\nexact_match = ">= high"\n',
+        "two comparisons": SMALL + '[gate]\nexact_match = ">= 0.6 < 0.9"\n',
+        "a multiple of something else": SMALL + '[gate]\n"perplexity.loss" = "<= 0.5 * after"\n',
+        "a line break": SMALL + '[gate]\nexact_match = ">= 0.6\\n"\n',
+        "a name without quotes": SMALL + '[gate]\nperplexity.loss = "<= 2"\n',
+        "an evaluation, a near one": SMALL + '[gate]\n"perplexty.loss" = "<= 2"\n',
+        "an evaluation, none near": SMALL + '[gate]\n"rouge.rougeL" = ">= 0.3"\n',
+        "a metric, a near one": SMALL + '[gate]\n"perplexity.los" = "<= 2"\n',
+        "a metric, none near": SMALL + '[gate]\n"exact_match.f1" = ">= 2"\n',
+        "an evaluation that measures nothing": SMALL + '[evaluate.samples]\n[gate]\n"samples" = ">= 2"\n',
+        "several metrics by the instance alone": SMALL + '[evaluate.rouge]\n[gate]\nrouge = ">= 0.3"\n',
+        "no training": LOAD + '[evaluate.perplexity]\ndata = "train"\n[gate]\nperplexity = "< 9"\n' + DATA,
+        "no table": "gate = 1\n" + LOAD,
+        "in an override": (SMALL, 'gate.exact_match="high"'),
     },
     "sources": {
         "hub: three parts": base("hub:a/b/c"),
@@ -322,6 +341,18 @@ def test_a_recipe_with_overrides_runs_as_one_file() -> None:
     assert again.to_table() == recipe.to_table()
     assert again.top.seed == 9
     assert again.to_table()["container"] == {"image": DIGEST}
+
+
+def test_a_gate_names_its_metric_and_is_written_as_it_was() -> None:
+    rules = {"exact_match": ">= 0.6", "perplexity.loss": "<= 0.5 * before", "perplexity": "<1e3"}
+    text = SMALL + "[gate]\n" + "".join(f'"{name}" = "{rule}"\n' for name, rule in rules.items())
+    recipe = recipe_of(text)
+    metrics = ["exact_match.exact_match", "perplexity.loss", "perplexity.perplexity"]
+    assert [gate.metric for gate in recipe.gates] == metrics
+    assert recipe.to_table()["gate"] == rules
+    again = recipe_of(to_toml(recipe.to_table()))
+    assert again.gates == recipe.gates
+    assert again.digest() == recipe.digest() != recipe_of(SMALL).digest()
 
 
 def test_what_a_recipe_leaves_out_is_no_table() -> None:

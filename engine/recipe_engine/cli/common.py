@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -242,6 +243,23 @@ def write_new(path: str, text: str, *, force: bool) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL character"
         raise InvalidArguments(f"{path} cannot be written: {reason}.", "Give another name.") from None
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Ask the user; a *no* ends the command.
+
+    Args:
+        question: to which *yes* is the dangerous answer.
+        otherwise: what does it without asking, such as ``--yes deletes``.
+
+    Raises:
+        InvalidArguments: where nobody is there to be asked.
+    """
+    from recipe_engine.errors import InvalidArguments
+
+    if not sys.stdin.isatty():
+        raise InvalidArguments("Nobody is there to be asked.", f"{otherwise} without asking.")
+    click.confirm(question, abort=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from recipe_engine.cli.common import find_run, json_option, open_registry, print_json
+from recipe_engine.cli.common import confirm, find_run, json_option, open_registry, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +35,7 @@ def command(run_ids: tuple[str, ...], yes: bool, as_json: bool) -> int:
         registry.runs.check_idle(run)
     freed = _freed(registry, runs)
     if not yes:
-        _confirm(f"Delete {_counted(len(runs), 'run')}, {', '.join(runs)}? {_told(freed)}")
+        confirm(f"Delete {_counted(len(runs), 'run')}, {', '.join(runs)}? {_told(freed)}", "--yes deletes")
     for run in runs:
         registry.runs.delete(run)
     if as_json:
@@ -77,14 +76,6 @@ def _told(freed: Mapping[str, int]) -> str:
         f"{_counted(len(freed), 'artifact')} of {_bytes(sum(freed.values()))} that no other run uses: "
         "recipe registry gc removes what nothing else needs."
     )
-
-
-def _confirm(question: str) -> None:
-    from recipe_engine.errors import InvalidArguments
-
-    if not sys.stdin.isatty():
-        raise InvalidArguments("Nobody is there to be asked.", "--yes deletes without asking.")
-    click.confirm(question, abort=True)
 
 
 def _counted(count: int, what: str) -> str:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from recipe_engine.cli.common import printable
+from recipe_engine.gates import gate_words
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
 from recipe_engine.report.result import CHANGE_COLUMNS, change_words, rows_words
 
@@ -115,6 +116,8 @@ class Display:
         self.close()
         if event["status"] == "succeeded":
             print_result(event, self._console)
+        else:
+            _print_gates(event["gates"], self._console)
 
     def _end_task(self) -> None:
         if self._task is not None:
@@ -134,11 +137,14 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     console = console or _console()
     if result["metrics"]:
         _print_table(_metrics_table(result["metrics"], result["comparisons"]), console)
+    _print_gates(result["gates"], console)
     _print_samples(result["nodes"], console)
     _print_cost(result["efficiency"], console)
     for node in result["nodes"]:
         if "folder" in node["facts"]:
             console.print(f"exported to {_near(Path(node['facts']['folder']))}", markup=False)
+        if "address" in node["facts"]:
+            console.print(f"pushed to {node['facts']['address']}", markup=False)
     cached = sum(node["status"] == "cached" for node in result["nodes"])
     total = len(result["nodes"])
     taken = "every node was taken from the registry" if cached == total else f"{cached} of {total} nodes were cached"
@@ -159,6 +165,12 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float]], comparisons: Mapp
         found = comparisons.get(name)
         table.add_row(name, *values, *([change_words(found), rows_words(found)] if found else []))
     return table
+
+
+def _print_gates(gates: Iterable[Mapping[str, Any]], console: Console) -> None:
+    for gate in gates:
+        mark = "[green]✓[/]" if gate["met"] else "[red]✗[/]"
+        console.print(f"{mark} gate: {gate_words(gate)}")
 
 
 def _print_samples(nodes: Iterable[Mapping[str, Any]], console: Console) -> None:

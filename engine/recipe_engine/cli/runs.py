@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OUTPUT_VERSION = 1
 SHOWN = 20
-_COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "interrupted": "yellow"}
+_COLOURS = {"running": "cyan", "succeeded": "green", "failed": "red", "interrupted": "yellow", "push-unverified": "red"}
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _NAME_WIDTH = 40

@@ -9,7 +9,7 @@ from recipe_engine.errors import RecipeError, UnfitEnvironment
 from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek, source_requests
 from recipe_engine.lockfile import lock_path, read_lock
-from recipe_engine.outline import missing_packages, unfit_methods
+from recipe_engine.outline import missing_packages, unfit_methods, unready_methods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +83,9 @@ def _away(recipe: Recipe, catalogue: Catalogue, sources: Path, names: Sequence[s
 
 
 def _unfit(recipe: Recipe, catalogue: Catalogue) -> Iterator[UnfitEnvironment]:
-    yield from missing_packages(recipe, catalogue, build_graph(recipe, catalogue))
+    nodes = build_graph(recipe, catalogue)
+    yield from missing_packages(recipe, catalogue, nodes)
+    yield from unready_methods(recipe, catalogue, nodes)
     try:
         machine = hardware(recipe, _locked_threads(recipe))
     except UnfitEnvironment as error:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Requirement, RewardSource, Runner, Source
+from recipe_engine.descriptors import (
+    LANGUAGE_MODELS,
+    DataFormat,
+    Method,
+    Payload,
+    Requirement,
+    RewardSource,
+    Runner,
+    Source,
+)
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
+from recipe_engine.methods.hub_token import hub_needs
 from recipe_engine.methods.metrics import options as metrics
+from recipe_engine.methods.metrics.measures import ROUGES
 from recipe_engine.methods.rewards import options as rewards
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
@@ -37,6 +48,7 @@ _ROUGE = Requirement(
     symbols=("rouge_score.rouge_scorer:RougeScorer",),
     extra="metrics",
 )
+_HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
 # What evaluations have in common that get the model.
 _ASKING: dict[str, Any] = {
@@ -178,6 +190,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.evaluate:Perplexity",
         revision=2,
         compares=True,
+        metrics=("loss", "perplexity"),
         **_ASKING,
     )
     yield Method(
@@ -196,6 +209,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="A few answers to read",
         options=options.EvaluateSamples,
         implementation="recipe_engine.methods.evaluate:Samples",
+        metrics=(),
         **_ASKING,
     )
     yield Method(
@@ -203,17 +217,20 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="Answers to all rows, kept for metrics",
         options=metrics.EvaluateAnswers,
         implementation="recipe_engine.methods.evaluate:Answers",
+        metrics=(),
         **_ASKING,
     )
     yield _metric("exact_match", "Share of answers that are right", metrics.EvaluateExactMatch, "ExactMatch")
     yield _metric("f1", "Words that answer and reference share", metrics.EvaluateF1, "F1")
-    yield _metric("bleu", "BLEU, by sacrebleu", metrics.EvaluateBleu, "Bleu", _SACREBLEU)
-    yield _metric("chrf", "chrF, by sacrebleu", metrics.EvaluateChrf, "Chrf", _SACREBLEU)
-    yield _metric("rouge", "ROUGE-1, ROUGE-2 and ROUGE-L, by rouge-score", metrics.EvaluateRouge, "Rouge", _ROUGE)
+    yield _metric("bleu", "BLEU, by sacrebleu", metrics.EvaluateBleu, "Bleu", (_SACREBLEU,))
+    yield _metric("chrf", "chrF, by sacrebleu", metrics.EvaluateChrf, "Chrf", (_SACREBLEU,))
+    yield _metric("rouge", "ROUGE-1, ROUGE-2 and ROUGE-L, by rouge-score", metrics.EvaluateRouge, "Rouge", (_ROUGE,))
     yield _metric("json_valid", "Share of answers that are JSON", metrics.EvaluateJsonValid, "JsonValid")
 
 
-def _metric(name: str, summary: str, chosen: type[metrics.Measured], code: str, *needed: Requirement) -> Method:
+def _metric(
+    name: str, summary: str, chosen: type[metrics.Measured], code: str, needed: tuple[Requirement, ...] = ()
+) -> Method:
     """A method that measures answers. The seed draws the rows of its intervals, which are no part of its artifact."""
     return Method(
         name=name,
@@ -226,6 +243,7 @@ def _metric(name: str, summary: str, chosen: type[metrics.Measured], code: str, 
         takes=LANGUAGE_MODELS,
         answers=lambda chosen: chosen.answers(),
         compares=True,
+        metrics=ROUGES if name == "rouge" else (name,),
     )
 
 
@@ -238,8 +256,23 @@ def recipe_push_methods() -> Iterator[Method]:
         options=options.PushFolder,
         implementation="recipe_engine.methods.push_folder:PushFolder",
         clashes=fits.push_clashes,
-        payload=lambda chosen: "merged" if chosen.merged else "adapter",
+        payload=_payload,
     )
+    yield Method(
+        name="hub",
+        summary="Publish on the Hugging Face Hub, and read it back",
+        options=options.PushHub,
+        implementation="recipe_engine.methods.push_hub:PushHub",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.push_clashes,
+        payload=_payload,
+        needs=hub_needs,
+        requires=(_HUB,),
+    )
+
+
+def _payload(chosen: options.Published) -> Payload:
+    return "merged" if chosen.merged else "adapter"
 
 
 @hookimpl(trylast=True)
@@ -259,7 +292,7 @@ def recipe_sources() -> Iterator[Source]:
         check=references.check_hub,
         implementation="recipe_engine.methods.sources.hub:HubSource",
         revisions=True,
-        requires=(Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",)),),
+        requires=(_HUB,),
     )
     yield Source(
         scheme="wheel",

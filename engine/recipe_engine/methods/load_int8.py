@@ -6,8 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
-from recipe_engine.methods.load_full import load_pretrained
-from recipe_engine.methods.quantized import save_quantized
+from recipe_engine.methods.quantized import load_quantized, save_quantized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,4 +36,4 @@ class LoadInt8:
         """The quantized model in evaluation mode, frozen."""
         # It warns in each layer of each forward pass that bfloat16 becomes float16: megabytes of one known line.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return load_pretrained(artifact, request.options.compute_dtype, request.device)
+        return load_quantized(request, artifact)

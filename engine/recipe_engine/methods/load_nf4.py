@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
-from recipe_engine.methods.load_full import load_pretrained
-from recipe_engine.methods.quantized import save_quantized
+from recipe_engine.methods.quantized import load_quantized, save_quantized
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +33,7 @@ class LoadNf4:
         """The quantized model in evaluation mode, frozen."""
         from bitsandbytes.nn import Linear4bit
 
-        model = load_pretrained(artifact, request.options.compute_dtype, request.device)
+        model = load_quantized(request, artifact)
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 # With this on, the first evaluation on such a CPU repacks the weights in place and rounds their

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from recipe_engine.methods.sources.references import check_repository
 from recipe_engine.options import option
 
 if TYPE_CHECKING:
@@ -143,17 +144,71 @@ class EvaluateSamples:
 
 
 @dataclass(frozen=True)
-class PushFolder:
-    """Export into a folder: adapter in PEFT's format or whole model, tokenizer, model card, recipe."""
+class Published:
+    """What is published, wherever it goes: adapter in PEFT's format or whole model, tokenizer, card, recipe, lock."""
+
+    merged: bool = option(
+        "Publish the whole model with the adapter merged into its weights, which loads without PEFT.", default=False
+    )
+    license: str | None = option(
+        "Licence of the result, as the Hub calls it, such as apache-2.0; for the model card.",
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$(?!\n)",
+        in_key=False,
+    )
+    language: tuple[str, ...] | None = option(
+        "Languages that the result speaks, as ISO 639 codes such as en; for the model card.",
+        default=None,
+        min_items=1,
+        in_key=False,
+    )
+
+
+@dataclass(frozen=True)
+class PushFolder(Published):
+    """Export into a folder: adapter in PEFT's format or whole model, tokenizer, model card, recipe, lock."""
 
     path: str | None = option(
         "The folder, relative to where the command is given; exports/<name of the recipe> where left out.",
         default=None,
         in_key=False,
     )
-    merged: bool = option(
-        "Export the whole model with the adapter merged into its weights, which loads without PEFT.", default=False
+
+
+@dataclass(frozen=True)
+class PushHub(Published):
+    """Publish on the Hugging Face Hub in one commit, and read it back."""
+
+    repo: str = option("The repository, owner/name; it is made where there is none.", in_key=False)
+    private: bool = option("Whether a repository that is made is seen by its owner alone.", default=True, in_key=False)
+    gated: Literal["auto", "manual"] | None = option(
+        "Let people ask before they get the files: auto lets everybody in who asks, manual whom the owner chooses; "
+        "the repository stays as it is where left out.",
+        default=None,
+        in_key=False,
     )
+    branch: str = option(
+        "Branch that gets the commit; it is made where there is none.",
+        default="main",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)",
+        in_key=False,
+    )
+    pull_request: bool = option(
+        "Propose the commit as a pull request to the branch, instead of making it.", default=False, in_key=False
+    )
+
+    def contradictions(self) -> Sequence[tuple[str, str]]:
+        """Names that no repository can have, and options that cannot both be meant."""
+        found = []
+        if wrong := check_repository(self.repo):
+            found.append(("repo", wrong))
+        if self.pull_request and self.gated:
+            found.append(("gated", "who proposes a change does not decide who gets the files"))
+        if self.pull_request and not self.private:
+            found.append(("private", "it cannot matter here: a pull request makes no repository"))
+        if self.pull_request and self.branch != "main":
+            found.append(("branch", "a pull request goes to main"))
+        return found
 
 
 @dataclass(frozen=True)

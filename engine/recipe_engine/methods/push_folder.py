@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import StageFailed, VerificationFailed
+from recipe_engine.methods.content import same_card
 from recipe_engine.methods.paths import expanded
 from recipe_registry import sha256_file
 from recipe_registry.durable import copy_file
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 class PushFolder:
     """Copies the payload into a folder; other files in it are left alone."""
 
+    def check(self, request: PushRequest) -> None:
+        """Whether the folder's name means something."""
+        _target(request)
+
     def is_current(self, request: PushRequest) -> bool:
-        """Whether every file is there already with the same bytes."""
+        """Whether every file is there already with the same bytes, but for what is volatile in the card."""
         target = _target(request)
-        return all(_same(path, target / name) for name, path in request.files.items())
+        return all(_same(path, target / name) or _alike(name, path, target) for name, path in request.files.items())
 
     def push(self, request: PushRequest) -> Mapping[str, Any]:
         """Copy what differs, and read it back.
@@ -47,6 +52,10 @@ class PushFolder:
 def _target(request: PushRequest) -> Path:
     path: str = request.options.path or f"exports/{request.name}"
     return request.folder / expanded(path, "push.folder")
+
+
+def _alike(name: str, path: Path, target: Path) -> bool:
+    return (target / name).is_file() and same_card(name, path, target / name)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -39,8 +39,15 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
     _give_back_memory()
 
 
+def load_quantized(request: StageRequest, artifact: Path) -> Any:
+    """The model of an artifact, in evaluation mode and frozen."""
+    model = load_pretrained(artifact, request.options.compute_dtype, request.device)
+    _give_back_memory()
+    return model
+
+
 def _give_back_memory() -> None:
-    """Leave no trace of a model that is not needed any more, as its successor is loaded next."""
+    """Give what is free to the system: of a model that is not needed any more, or of what a loaded one was made of."""
     gc.collect()  # a model is a part of cycles
     with suppress(AttributeError, OSError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)

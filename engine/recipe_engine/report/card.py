@@ -2,101 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.contract import VOLATILE
+from recipe_engine.gates import gate_words
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
 from recipe_engine.options import non_default
+from recipe_engine.report.curve import CURVE_FILE
+from recipe_engine.report.metadata import metadata
 from recipe_engine.report.result import CHANGE_COLUMNS, change_words, rows_words
 from recipe_engine.toml_text import to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
 
     from recipe_engine.model import Recipe, StageTable
+    from recipe_engine.report.outcome import Evaluation, Outcome
 
 _SIDES = {"base": "before", "result": "after"}
 _SAMPLES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One finished evaluation.
-
-    Attributes:
-        instance: its name in the recipe.
-        side: ``base`` or ``result``.
-        metrics: its numbers.
-        artifact: its folder, which may hold answers.
-        comparison: name of a metric -> how far the result is from the base (``methods.metrics.compare``).
-    """
-
-    instance: str
-    side: str
-    metrics: Mapping[str, float]
-    artifact: Path
-    comparison: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def card(
-    recipe: Recipe,
-    *,
-    base: str,
-    is_adapter: bool = True,
-    is_reward: bool = False,
-    evaluations: Sequence[Evaluation],
-    efficiency: Mapping[str, Any],
-) -> str:
-    """README.md of an export: Hub metadata, then what it is, how it was made, how good it is, how to load it.
+def card(recipe: Recipe, outcome: Outcome) -> str:
+    """README.md of what is published: Hub metadata, then how to load it, how good it is, how it was made.
 
     Args:
         recipe: that made it.
-        base: name of the base model.
-        is_adapter: whether it is an adapter, or a whole model.
-        is_reward: whether it gives a score, or answers.
-        evaluations: all that were made.
-        efficiency: of the training, as ``training.usage`` reports it; may be empty.
+        outcome: what came of it.
     """
-    what = f"A PEFT adapter for `{base}`" if is_adapter else f"A model fine-tuned from `{base}`"
-    what += ", a reward model that scores answers" if is_reward else ""
+    what = f"A PEFT adapter for `{outcome.base}`" if outcome.is_adapter else f"A model fine-tuned from `{outcome.base}`"
+    what += ", a reward model that scores answers" if outcome.is_reward else ""
     sections = [
-        _metadata(recipe, base, is_adapter=is_adapter, is_reward=is_reward),
+        metadata(recipe, outcome),
         f"# {recipe.name}\n\n{what}, made by the recipe engine from the recipe below.",
-        _loading(recipe, base, is_adapter=is_adapter, is_reward=is_reward),
-        _evaluation(evaluations),
-        _samples(evaluations),
-        _training(recipe, efficiency),
-        _recipe(recipe),
+        _loading(recipe, outcome),
+        _evaluation(outcome),
+        _samples(outcome.evaluations),
+        _limits(recipe, outcome),
+        _training(recipe, outcome),
+        _recipe(recipe, outcome),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _metadata(recipe: Recipe, base: str, *, is_adapter: bool, is_reward: bool) -> str:
-    library = "peft" if is_adapter else "transformers"
-    task = "text-classification" if is_reward else "text-generation"
-    lines = ["---", f"library_name: {library}", f"pipeline_tag: {task}"]
-    if recipe.source.startswith("hub:"):
-        lines.append(f"base_model: {base}")
-    tags = [table.method for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
-    lines += ["tags:", "- recipe-engine", *(f"- {tag}" for tag in tags), "---"]
-    return "\n".join(lines)
-
-
-def _loading(recipe: Recipe, base: str, *, is_adapter: bool, is_reward: bool) -> str:
-    auto = "AutoModelForSequenceClassification" if is_reward else "AutoModelForCausalLM"
+def _loading(recipe: Recipe, outcome: Outcome) -> str:
+    here = outcome.repository or "."
+    auto = "AutoModelForSequenceClassification" if outcome.is_reward else "AutoModelForCausalLM"
     lines = [f"from transformers import {auto}, AutoTokenizer", ""]
-    if is_adapter:
+    if outcome.is_adapter:
         on_hub = recipe.source.startswith("hub:")
-        where = f'"{base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {base}'
-        labels = ", num_labels=1" if is_reward else ""
+        where = f'"{outcome.base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {outcome.base}'
+        labels = ", num_labels=1" if outcome.is_reward else ""
         lines = ["from peft import PeftModel", *lines, f"base_model = {where}"]
-        lines += [f"base = {auto}.from_pretrained(base_model{labels})", 'model = PeftModel.from_pretrained(base, ".")']
+        lines += [
+            f"base = {auto}.from_pretrained(base_model{labels})",
+            f'model = PeftModel.from_pretrained(base, "{here}")',
+        ]
     else:
-        lines.append(f'model = {auto}.from_pretrained(".")')
-    lines.append('tokenizer = AutoTokenizer.from_pretrained(".")')
+        lines.append(f'model = {auto}.from_pretrained("{here}")')
+    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{here}")')
     code = "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
-    return f"{code}\n\n{_SCORING}" if is_reward else code
+    return f"{code}\n\n{_SCORING}" if outcome.is_reward else code
 
 
 _SCORING = """\
@@ -105,9 +71,9 @@ The score is taken at the last token of a text, which ends an answer. Score one 
 before the tokens that pad."""
 
 
-def _evaluation(evaluations: Iterable[Evaluation]) -> str:
+def _evaluation(outcome: Outcome) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for evaluation in evaluations:
+    for evaluation in outcome.evaluations:
         for name, value in evaluation.metrics.items():
             row = rows.setdefault((evaluation.instance, name), {})
             row[_SIDES[evaluation.side]] = f"{value:.4g}"
@@ -130,11 +96,13 @@ def _evaluation(evaluations: Iterable[Evaluation]) -> str:
             "",
             "Intervals are paired bootstrap intervals over the rows; better, worse and equal are numbers of rows.",
         ]
+    if outcome.gates:
+        lines += ["", "It was published because:", "", *(f"- {gate_words(gate)}" for gate in outcome.gates)]
     return "\n".join(lines)
 
 
 def _samples(evaluations: Iterable[Evaluation]) -> str:
-    results = [entry.artifact for entry in evaluations if entry.side == "result"]
+    results = [entry.artifact for entry in evaluations if entry.side == "result" and entry.artifact]
     answers = [read_answers(artifact) for artifact in results if (artifact / ANSWERS_FILE).exists()]
     if not answers:
         return ""
@@ -144,26 +112,65 @@ def _samples(evaluations: Iterable[Evaluation]) -> str:
     return "## Samples\n\n" + "\n\n".join(blocks)
 
 
-def _training(recipe: Recipe, efficiency: Mapping[str, Any]) -> str:
+def _limits(recipe: Recipe, outcome: Outcome) -> str:
+    measured = [*dict.fromkeys(entry.data for entry in outcome.evaluations if entry.metrics)]
+    told = f"Measured on {' and '.join(f'`data.{name}`' for name in measured)} alone" if measured else "Not measured"
+    lines = [
+        f"{told}: nothing is known of other tasks, other languages or other wordings.",
+        "It can state what is false, and it has the biases of its base model and of its data; neither was examined.",
+    ]
+    longest = max((data.table.max_length for data in recipe.data.values()), default=0)
+    if longest:
+        lines.append(f"No row was longer than {longest} tokens.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _training(recipe: Recipe, outcome: Outcome) -> str:
     lines = ["## Training", "", "| | |", "|---|---|"]
     lines += [f"| data.{name} | `{data.table.source}` `{data.table.split}` |" for name, data in recipe.data.items()]
     tables = [table for table in (recipe.load, recipe.adapt, recipe.train) if table is not None]
     lines += [f"| {table.stage} | {_described(table)} |" for table in tables]
     lines.append(f"| seed | {recipe.top.seed} |")
-    if efficiency:
-        lines += [
-            f"| parameters | {efficiency['trainable_parameters']:,} trained of {efficiency['total_parameters']:,} |",
-            f"| peak memory | {efficiency['peak_memory_bytes'] / 2**30:.2f} GiB |",
-            f"| training time | {efficiency['wall_seconds']:.0f} s, {efficiency['cpu_seconds']:.0f} CPU seconds |",
-            f"| throughput | {efficiency['tokens_per_second']:.0f} tokens/s |",
-        ]
-    return "\n".join(lines)
+    lines += [f"| {name} | {value} |" for name, value in _made_on(outcome.components)]
+    if outcome.efficiency:
+        trained, total = (outcome.efficiency[f"{which}_parameters"] for which in ("trainable", "total"))
+        lines.append(f"| parameters | {trained:,} trained of {total:,} |")
+        lines.append(_volatile(outcome.efficiency))
+    text = "\n".join(lines)
+    return f"{text}\n\n![Loss of each step]({CURVE_FILE})" if outcome.has_curve else text
 
 
-def _recipe(recipe: Recipe) -> str:
+def _volatile(efficiency: Mapping[str, Any]) -> str:
+    """What another run of the same recipe need not repeat, below the table."""
+    lines = [
+        f"- peak memory: {efficiency['peak_memory_bytes'] / 2**30:.2f} GiB",
+        f"- training time: {efficiency['wall_seconds']:.0f} s, {efficiency['cpu_seconds']:.0f} CPU seconds",
+        f"- throughput: {efficiency['tokens_per_second']:.0f} tokens/s",
+    ]
+    return "\n" + VOLATILE[0] + "\n".join(lines) + "\n" + VOLATILE[1].rstrip("\n")
+
+
+def _made_on(components: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Hardware and packages that are part of the training's key."""
+    hardware, packages = components.get("hardware"), components.get("packages")
+    if hardware:
+        threads = hardware["threads"]
+        yield "hardware", f"{hardware['device']}, {threads} thread{'' if threads == 1 else 's'}"
+    if "image" in components:
+        yield "image", f"`{components['image']}`"
+    elif packages:
+        yield "packages", ", ".join(f"{name} {identity['version']}" for name, identity in packages.items())
+
+
+def _recipe(recipe: Recipe, outcome: Outcome) -> str:
+    again = f"hub:{outcome.repository}" if outcome.repository else "recipe.toml"
+    lock = (
+        f"\n\n<details><summary>Its lock: commits and digests of every input</summary>\n\n"
+        f"```json\n{outcome.lock.rstrip()}\n```\n\n</details>"
+    )
     return (
-        "## Recipe\n\n`recipe run` on this file makes it again; every default is written out.\n\n"
-        f"```toml\n{to_toml(recipe.to_table())}```"
+        f"## Recipe\n\n`recipe run {again}` makes it again; every default is written out.\n\n"
+        f"```toml\n{to_toml(recipe.to_table())}```{lock if outcome.lock else ''}"
     )
 
 

@@ -30,6 +30,7 @@ def result_json(record: RunRecord) -> dict[str, Any]:
         "nodes": [dict(node) for node in record.nodes],
         "metrics": dict(record.metrics),
         "comparisons": comparisons(record.nodes),
+        "gates": [dict(gate) for gate in record.facts.get("gates", ())],
         "efficiency": efficiency(record.nodes),
         "error": dict(record.error) if record.error else None,
     }

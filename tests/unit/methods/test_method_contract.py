@@ -270,7 +270,7 @@ def test_an_evaluation_only_borrows(
     assert (done, unit) == (total, "rows")
 
 
-@pytest.mark.parametrize("name", EVALUATIONS.keys() - PAIRS)
+@pytest.mark.parametrize("name", sorted(EVALUATIONS.keys() - PAIRS))
 def test_an_evaluation_before_a_training_changes_no_bit_of_it(
     name: str, requested: Requests, tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]
 ) -> None:

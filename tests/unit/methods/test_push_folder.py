@@ -21,7 +21,13 @@ def request_(tmp_path: Path) -> PushRequest:
         files[name] = tmp_path / f"source-{name}"
         files[name].write_text(name)
     return PushRequest(
-        name="tiny", options=Options(), folder=tmp_path / "out", files=files, digest="sha256:0", reporter=Recorder()
+        name="tiny",
+        options=Options(),
+        folder=tmp_path / "out",
+        files=files,
+        digest="sha256:0",
+        work=tmp_path / "work",
+        reporter=Recorder(),
     )
 
 

@@ -78,8 +78,8 @@ def test_a_diverged_loss_does_not_lose_the_record(runs: RunStore) -> None:
     assert loaded.error == {"file": "\udcff"}
 
 
-def test_a_status_is_one_of_four() -> None:
-    with pytest.raises(ValueError, match="running, succeeded, failed, interrupted, not 'done'"):
+def test_a_status_is_one_of_five() -> None:
+    with pytest.raises(ValueError, match="running, succeeded, failed, interrupted, push-unverified, not 'done'"):
         record("x", status="done")
 
 

@@ -6,7 +6,6 @@ neither the client nor the network, and 13 GB are hashed once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from contextlib import contextmanager
@@ -17,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import MODEL_FILES, WEIGHT_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.methods.content import git_oid
+from recipe_engine.methods.hub_client import LOG_IN, open_client
+from recipe_engine.methods.hub_token import find_token
 from recipe_registry import sha256_file
 from recipe_registry.durable import make_directory, write_json
 
@@ -28,7 +30,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 _SECONDS_TO_ANSWER = 10
 _NOTE_VERSION = 1
-_LOG_IN = "Log in with: hf auth login"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class HubSource:
         if cached is not None:
             return cached
         reporter.message(f"downloading {request.name} from the Hub")
-        with _explained(request):
+        with explained(request):
             folder = _download(request, reporter)
         if folder.name != request.revision:
             reporter.message(f'{request.revision or "main"} may move; today it is revision = "{folder.name}"')
@@ -123,10 +124,7 @@ class HubSource:
 
 def _download(request: SourceRequest, reporter: Reporter) -> Path:
     """The folder of one commit in the client's cache; it is named by the commit."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.utils import logging, tqdm
-
-    from recipe_engine import __version__
+    from huggingface_hub.utils import tqdm
 
     class Bytes(tqdm):
         """Draws nothing; the bytes that were written go to the reporter."""
@@ -140,9 +138,7 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
             if self._counts:
                 reporter.progress(int(self.n), int(max(self.n, self.total or 0)), "bytes")
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # the client reads the environment when it is imported: too early
-    logging.set_verbosity_error()
-    client = HfApi(library_name="recipe-engine", library_version=__version__)
+    client = open_client(find_token(Path.cwd()))
     # Everything after this first question is asked up to six times, for half a minute, where nobody answers.
     repository = _REPOSITORIES[request.kind]
     commit = client.repo_info(
@@ -186,8 +182,7 @@ def _is_damaged(blob: Path, sha256: str) -> bool:
     if _SHA256.fullmatch(blob.name):
         return blob.name != sha256
     if _GIT_BLOB.fullmatch(blob.name):
-        content = blob.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() != blob.name
+        return git_oid(blob.read_bytes()) != blob.name
     return False
 
 
@@ -229,7 +224,7 @@ def _stat(path: Path) -> dict[str, int]:
 
 
 @contextmanager
-def _explained(request: SourceRequest) -> Iterator[None]:
+def explained(request: SourceRequest) -> Iterator[None]:
     """The client's errors in our terms. None of its texts is passed on: they name addresses and requests."""
     from huggingface_hub import errors
 
@@ -246,7 +241,7 @@ def _explained(request: SourceRequest) -> Iterator[None]:
     except errors.RepositoryNotFoundError:
         raise UnresolvedInput(
             f"the Hub has no {_REPOSITORIES[request.kind].called} {request.name}, or this account may not see it.",
-            f"Check the name. {_LOG_IN}",
+            f"Check the name. {LOG_IN}",
         ) from None
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # the last is hf_xet's
         raise _failure(name, error) from None
@@ -261,7 +256,7 @@ def _failure(name: str, error: Exception) -> UnresolvedInput:
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return UnresolvedInput(f"{name} is not downloaded, and HF_HUB_OFFLINE is set.", "Unset it, and try again.")
     if status is not None:
-        hint = f"The account or its token is refused. {_LOG_IN}" if status in (401, 403) else "Try again later."
+        hint = f"The account or its token is refused. {LOG_IN}" if status in (401, 403) else "Try again later."
         return UnresolvedInput(f"{name}: the Hub answered with status {status}.", hint)
     if isinstance(cause, errors.HTTPError):
         return UnresolvedInput(

@@ -65,6 +65,11 @@ def check_hub(name: str) -> str:
     return "" if _HUB.fullmatch(name) else f'"hub:{name}" is not owner/name'
 
 
+def check_repository(name: str) -> str:
+    """What is wrong with the name of a repository that is written to, ``""`` where nothing is."""
+    return "" if "/" in name and _HUB.fullmatch(name) else f'"{name}" is not owner/name, as the Hub takes them'
+
+
 def reference_of(name: str, folder: Path) -> str:
     """The reference that somebody means who writes a path, or the name of a repository of the Hub.
 
