@@ -25,7 +25,7 @@ UV_OPTIONS := --quiet --generate-hashes --no-header --no-annotate --python-versi
 	--python-platform x86_64-manylinux_2_28 --constraint $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup quickstart test test-all fmt lint type imports bench fuzz kills docs locks check clean
+.PHONY: help system setup quickstart test test-all fmt lint type imports bench bench-ppo fuzz kills docs locks check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,15 @@ imports: setup ## Check which part may import which
 
 bench: setup ## Measure speed and memory
 	@$(BIN)/python -m tests.bench
+
+# The last release of TRL with PPO needs nothing but what is here, so it borrows the packages.
+build/trl-peer/bin/python: | setup
+	@$(BIN)/python -m venv build/trl-peer
+	@$(BIN)/python -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' > "$$(echo build/trl-peer/lib/python3*/site-packages)/shared.pth"
+	@build/trl-peer/bin/python -m pip install --quiet --no-deps trl==1.12.0
+
+bench-ppo: setup build/trl-peer/bin/python ## Measure train.ppo beside the last TRL that had PPO
+	@$(BIN)/python -m tests.bench.ppo
 
 fuzz: setup ## Throw two million inputs at the recipe reader
 	@$(BIN)/python -m tests.fuzz

@@ -154,6 +154,18 @@ def chat_rows(count: int, *, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
+def preference_rows(count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    """Rows of the format ``preference``: the polite answer is the better one."""
+    return [
+        {
+            "prompt": f"What comes after {'the number ' * (n % 3)}{n}?",
+            "chosen": f"{n + 1}" + ", of course. Thank you for asking." * (n % 2) + " Thank you." * (1 - n % 2),
+            "rejected": f"{n + 1}" + ". Is that all you want to know?" * (n % 3),
+        }
+        for n in range(start, start + count)
+    ]
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write one row a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +248,7 @@ def prepare_data(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: Path,
     *,
-    data_format: Literal["instruction", "chat"] = "instruction",
+    data_format: Literal["instruction", "chat", "preference"] = "instruction",
     **table: Any,
 ) -> Path:
     """Rows through the real ``prepare`` stage; the folder of its artifact.
@@ -248,18 +260,17 @@ def prepare_data(
         data_format: of the rows.
         **table: further keys of the ``[data.…]`` table.
     """
-    from recipe_engine.methods.formats import templates
-    from recipe_engine.methods.options import FormatChat, FormatInstruction
+    from recipe_engine.lazy import load_symbol
     from recipe_engine.methods.prepare import PrepareStage
     from recipe_engine.model import build_data_set
+    from recipe_engine.plugins import load_catalogue
 
     file = write_jsonl(folder / "rows.jsonl", rows)
-    options: type[Any] = FormatInstruction if data_format == "instruction" else FormatChat
-    code = templates.Instruction() if data_format == "instruction" else templates.Chat()
+    found = load_catalogue(entry_points=False).formats[data_format].descriptor
     keys = {"source": "file:rows.jsonl", "format": data_format, **table}
-    data_set = build_data_set("train", keys, options)
+    data_set = build_data_set("train", keys, found.options)
     request = stage_request(folder, data_set, node="prepare", source=resolve(file, "data"), tokenizer=tokenizer)
-    PrepareStage(code).run(request)
+    PrepareStage(load_symbol(found.implementation)(), found.kind).run(request)
     return request.output
 
 
@@ -311,6 +322,7 @@ def model_state(model: Any) -> dict[str, Any]:
     """Everything of a model that another stage could notice, and the states of the generators."""
     import torch
 
+    generation = getattr(model, "generation_config", None)  # a reward model writes nothing
     return {
         "modes": [(name, module.training) for name, module in model.named_modules()],
         "kinds": [(name, type(module)) for name, module in model.named_modules()],
@@ -319,7 +331,7 @@ def model_state(model: Any) -> dict[str, Any]:
             (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.named_modules()
         ],
         "config": model.config.to_dict(),
-        "generation": model.generation_config.to_dict(),
+        "generation": generation.to_dict() if generation is not None else None,
         "generators": (torch.get_rng_state().tolist(), random.getstate()),
         "parameters": {name: weight.detach().clone() for name, weight in model.named_parameters()},
         "buffers": {name: buffer.clone() for name, buffer in model.named_buffers()},

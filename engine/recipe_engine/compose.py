@@ -18,7 +18,9 @@ from recipe_engine import document
 from recipe_engine.descriptors import SINGLE_STAGES
 from recipe_engine.errors import InvalidRecipe, Problem, UnresolvedInput
 from recipe_engine.model import PLUGIN_FILE_SUFFIX, Pinned
+from recipe_engine.options import REWARD
 from recipe_engine.overrides import apply_overrides
+from recipe_engine.reward_tables import RECIPE, move_files, recipes_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +36,8 @@ BASE_RECIPE: KeyPath = ("model", "base", "recipe")
 """Where a recipe names the one whose result it starts from."""
 _PINNED = {"model": "base", "data": "source"}
 """Table -> the key whose value its ``revision`` belongs to."""
+_REWARD_FILES = ("model", "json_schema")
+"""Keys of a reward that may name files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Composition:
         overrides: key path -> the override as the user typed it.
         base: the recipe whose result this one starts from, if it does.
         pinned: of a base that is a named result, what it stands for.
+        rewards: where it names recipes whose results judge answers -> those recipes.
     """
 
     layers: tuple[Document, ...]
@@ -53,6 +58,7 @@ class Composition:
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
     base: Composition | None = None
     pinned: Pinned | None = None
+    rewards: Mapping[KeyPath, Composition] = field(default_factory=dict)
 
     @property
     def document(self) -> Document:
@@ -64,9 +70,11 @@ class Composition:
         """What relative paths in the tree are relative to."""
         return Path(self.document.file).parent
 
-    def lineage(self) -> tuple[Composition, ...]:
-        """The recipes whose results this one builds on, the first first, and itself."""
-        return (*(self.base.lineage() if self.base else ()), self)
+    def parts(self) -> tuple[Composition, ...]:
+        """The recipes whose results this one builds on, each once and after those that it builds on, and itself."""
+        others = [*([self.base] if self.base else []), *self.rewards.values()]
+        found = {_identity(part.document.file): part for other in others for part in other.parts()}
+        return (*found.values(), self)
 
     def plugin_files(self, folder: Path | None = None) -> list[Path]:
         """The single-file plugins that this recipe names, without those of its base.
@@ -151,7 +159,8 @@ def _compose(
     places = apply_overrides(tree, overrides)
     composition = Composition(layers, tree, places)
     base = _named_base(composition, named_result) or _base(composition, users, named_result)
-    return Composition(layers, tree, places, base) if base else composition
+    rewards = {path: _other(composition, path, users, named_result) for path in recipes_in(tree)}
+    return replace(composition, base=base, rewards=rewards)
 
 
 def _layers(found: Document) -> tuple[Document, ...]:
@@ -194,10 +203,17 @@ def _base(composition: Composition, users: Sequence[str], named_result: NamedRes
         name = name.get(part) if isinstance(name, dict) else None
     if not isinstance(name, str) or not name:
         return None
+    return _other(composition, BASE_RECIPE, users, named_result)
+
+
+def _other(
+    composition: Composition, path: KeyPath, users: Sequence[str], named_result: NamedResultReader | None
+) -> Composition:
+    """The recipe that another one names at a path."""
     found = _read(
-        composition.folder / name,
+        composition.folder / _at(composition.tree, path),
         users,
-        lambda message, hint: composition.problem(BASE_RECIPE, message, hint, value=True),
+        lambda message, hint: composition.problem(path, message, hint, value=True),
     )
     return _compose(found, (), (*users, found.file), named_result)
 
@@ -245,11 +261,28 @@ def _anchor(tree: dict[str, Any], written_in: Path, read_from: Path) -> None:
                 table[key] = f"file:{moved(reference.removeprefix('file:'))}"
             elif isinstance(reference, dict) and isinstance(reference.get("recipe"), str):
                 reference["recipe"] = moved(reference["recipe"])
+    _anchor_rewards(tree, moved)
     plugins = tree.get("plugins")
     if isinstance(plugins, list):
         tree["plugins"] = [
             moved(item) if isinstance(item, str) and item.endswith(PLUGIN_FILE_SUFFIX) else item for item in plugins
         ]
+
+
+def _anchor_rewards(tree: Mapping[str, Any], moved: Callable[[str], str]) -> None:
+    for path in recipes_in(tree):
+        reward = _at(tree, path[:-1])
+        reward[RECIPE] = moved(reward[RECIPE])
+    for table in _values(tree.get("train")):
+        rewards = table.get(REWARD) if isinstance(table, dict) else None
+        move_files(rewards, moved, lambda key, _: key in _REWARD_FILES)
+
+
+def _at(tree: Any, path: KeyPath) -> Any:
+    """What stands at a path."""
+    for part in path:
+        tree = tree[part]
+    return tree
 
 
 def _values(table: Any) -> list[Any]:
@@ -275,4 +308,6 @@ def _stands_for_another(path: KeyPath, before: Mapping[str, Any], now: Mapping[s
     """Whether a table names another method than the one below it, whose options say nothing of its own."""
     if len(path) == 1:
         return path[0] in SINGLE_STAGES and not before.keys() & now.keys()
+    if len(path) == 3 and path[2] == REWARD:
+        return True
     return len(path) == 2 and "method" in now and now["method"] != before.get("method", path[1])

@@ -186,6 +186,13 @@ class PairCode(Protocol):
             ValueError: for a row that does not fit; the engine adds file and row number.
         """
 
+    def margin(self, row: Mapping[str, Any], options: Any) -> float:
+        """By how much the better answer is better; 0 where the row does not say.
+
+        Raises:
+            ValueError: as in :meth:`pair`.
+        """
+
     def question(self, row: Mapping[str, Any], options: Any) -> str:
         """See :meth:`FormatCode.question`."""
 
@@ -216,6 +223,83 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a policy said, for a reward to judge.
+
+    Attributes:
+        question: what it replies to, as a person wrote it.
+        prompt: the text that the model was given: the question within its template.
+        text: the answer, without special tokens.
+        tokens: prompt and answer as the model saw them, without padding, the end-of-sequence where it was reached.
+        prompt_tokens: how many of them are the prompt.
+        ended: whether the end-of-sequence was reached, and not the limit of tokens.
+        row: number of the prompt's row in its source, from 1; error messages name it.
+    """
+
+    question: str
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    ended: bool
+    row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRequest:
+    """What a reward builds on. Which of them are there follows from its descriptor.
+
+    Attributes:
+        options: an instance of the reward's options dataclass.
+        source: the files that it names.
+        model: the live reward model that another recipe trained; scoring leaves it as it was.
+        tokenizer: folder of the policy's tokenizer.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    options: Any
+    source: ResolvedSource | None = None
+    model: Any = None
+    tokenizer: Path | None = None
+    device: str = "cpu"
+
+
+class RewardCode(Protocol):
+    """Judges answers. It is made once a training, and asked once a step."""
+
+    def open(self, request: RewardRequest) -> None:
+        """Get ready: load what is needed.
+
+        Raises:
+            RecipeError: for what a user can mend.
+        """
+
+    def score(self, answers: Sequence[Answer]) -> Sequence[float]:
+        """A number for each answer, the higher the better; a pure function of the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenReward:
+    """One of the rewards that a training adds up.
+
+    Attributes:
+        name: what its scores are called.
+        weight: of its scores in the sum.
+        timeout: seconds that it may take for the answers of one step; ``None`` for any.
+        implementation: ``package.module:Class``; the class is a :class:`RewardCode`.
+        plugin: that brought it; ``""`` for what is built in.
+        request: what it builds on.
+    """
+
+    name: str
+    weight: float
+    timeout: float | None
+    implementation: str
+    plugin: str
+    request: RewardRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageRequest:
     """All that a stage is told.
 
@@ -228,6 +312,7 @@ class StageRequest:
         seed: already applied to all generators before the call.
         device: ``cpu`` or ``cuda``.
         reporter: how to tell what is going on.
+        rewards: those of the option ``reward``, for ``recipe_engine.training.open_rewards``.
     """
 
     node: str
@@ -238,6 +323,7 @@ class StageRequest:
     seed: int
     device: str
     reporter: Reporter
+    rewards: tuple[GivenReward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,66 +372,6 @@ class StageCode(Protocol):
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """What ``run`` handed on live, from its artifact: another process, another day, the same result."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a policy said, for a reward to judge.
-
-    Attributes:
-        question: what it replies to, as a person wrote it.
-        prompt: the text that the model was given: the question within its template.
-        text: the answer, without special tokens.
-        tokens: prompt and answer as the model saw them, without padding, the end-of-sequence where it was reached.
-        prompt_tokens: how many of them are the prompt.
-        ended: whether the end-of-sequence was reached, and not the limit of tokens.
-        row: of the prompt in its data set, from 0; error messages name it.
-    """
-
-    question: str
-    prompt: str
-    text: str
-    tokens: tuple[int, ...]
-    prompt_tokens: int
-    ended: bool
-    row: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardRequest:
-    """What a reward builds on. Which of them are there follows from its descriptor.
-
-    Attributes:
-        options: an instance of the reward's options dataclass.
-        folder: what relative paths are relative to: the recipe's folder.
-        source: the files of the model that it names.
-        artifact: folder of the reward recipe's result.
-        model: the live policy, whose base the reward may share; scoring leaves it as it was.
-        tokenizer: folder of the policy's tokenizer.
-        device: ``cpu`` or ``cuda``.
-    """
-
-    options: Any
-    folder: Path
-    source: ResolvedSource | None = None
-    artifact: Path | None = None
-    model: Any = None
-    tokenizer: Path | None = None
-    device: str = "cpu"
-
-
-class RewardCode(Protocol):
-    """Judges answers. It is made once a training, and asked once a batch."""
-
-    def open(self, request: RewardRequest) -> None:
-        """Get ready: load what is needed.
-
-        Raises:
-            RecipeError: for what a user can mend.
-        """
-
-    def score(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """A number for each answer, the higher the better; a pure function of the answer."""
 
 
 CARD_FILE = "README.md"

@@ -83,6 +83,11 @@ def asks_the_model(_options: Any) -> Any:
     return None
 
 
+def names_no_files(_options: Any) -> tuple[str, str | None] | None:
+    """The default of :attr:`RewardSource.source`."""
+    return None
+
+
 def publishes_adapters(_options: Any) -> Payload:
     """The default of :attr:`Method.payload`: what the training made, as it is."""
     return "adapter"
@@ -203,6 +208,43 @@ class Source:
     implementation: str
     revisions: bool = False
     requires: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSource:
+    """Where scores of answers come from: ``reward = { pattern = "…" }`` has the source ``pattern``.
+
+    A source whose options have one of its own name is chosen by that key. Any other is a function, and chosen by
+    ``reward = { function = "<name>" }``.
+
+    Attributes:
+        options: the keys that this source adds to its table.
+        implementation: ``package.module:Class``; the class is a :class:`RewardCode`.
+        revision: as of :class:`Method`.
+        packages: as of :class:`Method`.
+        check: as of :class:`Method`.
+        source: options -> reference and revision of the files that it reads, resolved and locked like those of the
+            model; ``None`` for none.
+        source_kind: what those files are.
+        timed: whether it must be done within the table's ``timeout``, as a function that hangs would.
+    """
+
+    name: str
+    summary: str
+    options: type[Any]
+    implementation: str
+    revision: int = 1
+    requires: tuple[Requirement, ...] = ()
+    packages: tuple[str, ...] = ()
+    check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check
+    source: Callable[[Any], tuple[str, str | None] | None] = names_no_files
+    source_kind: Literal["model", "data"] = "model"
+    timed: bool = True
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it is chosen by a key of its own name."""
+        return self.name in getattr(self.options, "__dataclass_fields__", {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

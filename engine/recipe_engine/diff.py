@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.keys import Change, differences
 from recipe_engine.report.result import head_json
+from recipe_engine.reward_tables import recipes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,18 @@ def recipe_tree(recipe: Recipe) -> dict[str, Any]:
     elif recipe.base is not None:
         del tree["model"]["base"]  # where that recipe was kept
         tree["base"] = recipe_tree(recipe.base)
+    if recipe.rewards:
+        tree["rewards"] = {name: recipe_tree(other) for name, other in recipe.rewards.items()}
+        for path in list(recipes_in(tree)):
+            _without(tree, path)
     return tree
+
+
+def _without(tree: dict[str, Any], path: Sequence[str | int]) -> None:
+    table: Any = tree
+    for part in path[:-1]:
+        table = table[part]
+    del table[path[-1]]
 
 
 def leaf_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
+from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
-from recipe_engine.graph import GATE, RESUMED_STAGES, Node, build_graph, needed_for
+from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
 from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
+from recipe_engine.memory_check import MemoryCheck
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements
 from recipe_engine.plan import Planner, base_name
 from recipe_engine.publish import Publisher
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
-from recipe_engine.report.payload import METRICS_FILE
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import remember_lines
 from recipe_engine.runners.base import WorkerRequest
@@ -147,6 +148,7 @@ class Execution:
         self._remote = ReadThrough(registry, remote)
         self._interrupts = Interrupts()
         self._planner: Planner | None = None
+        self._memory = MemoryCheck(catalogue)
         self._worker: WorkerSession | None = None
         self._begin: dict[str, Any] = {}
         self._outputs: Path | None = None
@@ -255,6 +257,8 @@ class Execution:
         if cached is not None:
             return cached
         store = self._registry.artifacts
+        if node.stage in STAGES:
+            self._memory.check(planner, self._done)
         self._journal.emit("node_started", node=node.id, why=planner.why(node, components))
         waiting = f"another run is computing {node.id}; its result will be taken"
         say = self._journal.reporter(node.id).message
@@ -307,6 +311,7 @@ class Execution:
             writable=(self._output_folder(),),
             container=node.container,
             image=self._planner.image(node),
+            expected=self._memory.expected,
             plugins=self._catalogue.plugins,
         )
         self._worker = WorkerSession(self._catalogue, request, self._begin, self._interrupts)

@@ -13,7 +13,18 @@ from recipe_engine import schema
 from recipe_engine.descriptors import STAGES
 from recipe_engine.errors import InvalidArguments
 from recipe_engine.model import ContainerTable, DataTable, ModelTable, TopTable
-from recipe_engine.options import Option, OptionField, fields_of, is_literal, members
+from recipe_engine.options import (
+    FUNCTION,
+    REWARD,
+    Option,
+    OptionField,
+    Reward,
+    RewardTable,
+    fields_of,
+    is_literal,
+    members,
+)
+from recipe_engine.reward_tables import takes_rewards
 from recipe_engine.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -42,6 +53,7 @@ class Entry:
         choices: the words that it can be, where they depend on what is installed.
         brought_by: for a method and the options of a data format, the distribution that they come in.
         of: for an option of a data format, that format's name.
+        judge: for an option of a reward, the name of its source.
     """
 
     name: str
@@ -52,10 +64,11 @@ class Entry:
     choices: tuple[str, ...] = ()
     brought_by: str = ""
     of: str = ""
+    judge: str = ""
 
 
 def explain(key: str, catalogue: Catalogue) -> tuple[Entry, ...]:
-    """Every entry of that key: more than one where several data formats have an option of that name.
+    """Every entry of that key: more than one where several data formats or rewards have an option of that name.
 
     Args:
         key: such as ``train.sft.learning_rate``; ``""`` for the whole recipe.
@@ -171,16 +184,33 @@ def _of_format(entry: Entry, name: str, distribution: str) -> Entry:
 
 
 def _stage(stage: str, catalogue: Catalogue) -> Entry:
-    methods = tuple(_method(registered) for registered in catalogue.of_stage(stage).values())
+    methods = tuple(_method(registered, catalogue) for registered in catalogue.of_stage(stage).values())
     return Entry(stage, "stage", schema.STAGE_SUMMARIES[stage], inside=methods)
 
 
-def _method(registered: Registered[Method]) -> Entry:
+def _method(registered: Registered[Method], catalogue: Catalogue) -> Entry:
     method = registered.descriptor
     name = OptionField("method", str, method.name, Option(description=schema.METHOD_KEY))
     inside = (_option(name), *_options(method.options))
+    if takes_rewards(method.options):
+        rewards = _rewards(catalogue)
+        inside = tuple(
+            dataclasses.replace(entry, inside=rewards) if entry.name == REWARD else entry for entry in inside
+        )
     summary = schema.summary_of(method.options) or f"{method.summary}."
     return Entry(method.name, "method", summary, inside=inside, brought_by=registered.distribution)
+
+
+def _rewards(catalogue: Catalogue) -> tuple[Entry, ...]:
+    """What can stand in the table of a reward."""
+    own = tuple(
+        dataclasses.replace(entry, judge=name, brought_by=registered.distribution)
+        for name, registered in catalogue.rewards.items()
+        for entry in _options(registered.descriptor.options)
+    )
+    functions = tuple(name for name, found in catalogue.rewards.items() if not found.descriptor.has_key)
+    function = OptionField(FUNCTION, str | None, None, Option(description=schema.FUNCTION_KEY))
+    return (*own, dataclasses.replace(_option(function), choices=functions), *_options(RewardTable))
 
 
 def _options(options: type[Any]) -> tuple[Entry, ...]:
@@ -188,7 +218,7 @@ def _options(options: type[Any]) -> tuple[Entry, ...]:
 
 
 def _option(field: OptionField) -> Entry:
-    tables = [member for member in members(field.type) if dataclasses.is_dataclass(member)]
+    tables = [member for member in members(field.type) if dataclasses.is_dataclass(member) and member is not Reward]
     inside = tuple(entry for table in tables for entry in _options(typing.cast("type[Any]", table)))
     return Entry(field.name, "option", schema.description_of(field.about), option=field, inside=inside)
 

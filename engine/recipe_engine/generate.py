@@ -10,6 +10,7 @@ from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek
 from recipe_engine.lockfile import lock_path, read_lock
 from recipe_engine.plan import base_name
+from recipe_engine.relations import result_kind
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
 from recipe_engine.runners.session import WorkerSession, begin_message
@@ -58,6 +59,7 @@ class Answers:
         nodes = build_graph(recipe, catalogue)
         self._record = record
         self._base = _base_node(nodes)
+        self._scores = result_kind(recipe, catalogue) == "reward_model"
         self._format = _format_node(nodes, record)
         self._artifacts = {
             node["id"]: str(registry.artifacts.get(node["artifact"]["digest"]).path)
@@ -100,6 +102,11 @@ class Answers:
         Raises:
             InvalidArguments: where it has not.
         """
+        if self._scores and not base:
+            raise InvalidArguments(
+                f"Run {self._record.id} made a reward model, which scores answers and gives none.",
+                "Ask the model that it started from with --base.",
+            )
         if self._node(base=base) not in self._artifacts:
             raise InvalidArguments(
                 f"Run {self._record.id} has no result of {self._node(base=base)}.", "Give a run that has succeeded."

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.judges import judges_of
 from recipe_engine.model import StageTable
 from recipe_engine.options import non_default, to_table
 from recipe_engine.training.reading import reading_packages
@@ -13,7 +14,7 @@ from recipe_engine.training.reading import reading_packages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.descriptors import Method
+    from recipe_engine.descriptors import Method, ModelKind
     from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
@@ -24,6 +25,8 @@ _TOKENIZER_REVISION = 1
 _PREPARE_REVISION = 1
 RESUMED_STAGES = frozenset({"train"})
 """Stages that go on where they were stopped: what they write into their work area outlives the run."""
+METRICS_FILE = "metrics.json"
+"""In the artifact of each node that has any: its metrics."""
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 
@@ -41,10 +44,13 @@ class Node:
         options: all of them, as a table.
         changed_options: those that differ from their default; they enter the key.
         source: the source that it reads: ``model`` or ``data.<name>``; ``""`` for none.
+        sources: role -> further sources that it reads: those of rewards.
         inputs: role -> node whose artifact it builds on.
         consumes: whether the live model that it gets is changed, so that nobody else can use it afterwards.
         distribution: of the plugin that brought the method; ``""`` for built-in ones.
         plugin_sha256: of that plugin, where it is a single file.
+        reward_sources: names of the reward sources that judge its answers.
+        reward_plugins: distribution of each plugin whose rewards judge its answers -> its sha256, as above.
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
@@ -59,6 +65,7 @@ class Node:
     options: Mapping[str, Any] = field(default_factory=dict)
     changed_options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     consumes: bool = False
     revision: int = 1
@@ -66,6 +73,8 @@ class Node:
     packages: tuple[str, ...] = ()
     distribution: str = ""
     plugin_sha256: str = ""
+    reward_sources: tuple[str, ...] = ()
+    reward_plugins: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     pinned: str = ""
     on_host: bool = False
@@ -81,6 +90,7 @@ class Node:
             "inputs": dict(self.inputs),
             "implementation": self.implementation,
             "source": self.source,
+            "sources": dict(self.sources),
             "consumes": self.consumes,
             "seed": self.seed,
         }
@@ -94,8 +104,9 @@ class Node:
 def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     """The nodes of a recipe, each after those that it builds on.
 
-    A recipe that this one starts from is trained first, under its own name (``sft/train``), without its evaluations
-    and pushes. Its nodes have the keys that they have in a run of their own.
+    A recipe that this one starts from, or whose result judges its answers, is trained first, under its own name
+    (``sft/train``), without its evaluations and pushes. Its nodes have the keys that they have in a run of their own.
+    What several of them build on is there once.
     """
     tokens = _new_tokens(recipe, catalogue)
     nodes = [
@@ -115,7 +126,7 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     ]
     parts = [
         _Part(part, catalogue, "" if part is recipe else f"{part.name}/", extended=bool(tokens))
-        for part in recipe.lineage()
+        for part in recipe.parts()
     ]
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
@@ -125,7 +136,7 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
 
 def _placed(nodes: tuple[Node, ...], recipe: Recipe) -> tuple[Node, ...]:
     """The nodes with their containers: each part of a recipe has those that it has alone."""
-    tables = {part.name if part is not recipe else "": part.container for part in recipe.lineage()}
+    tables = {part.name if part is not recipe else "": part.container for part in recipe.parts()}
     return tuple(
         replace(node, container=table.of_stage(node.stage))
         if (table := tables[node.id.rpartition("/")[0]]) is not None and not node.on_host
@@ -151,7 +162,7 @@ def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, 
     for node in reversed(nodes):
         if node.id in wanted:
             wanted.update(node.inputs.values())
-            if node.source:
+            if node.source or node.sources:
                 wanted.add("resolve")
     return tuple(node for node in nodes if node.id in wanted)
 
@@ -271,7 +282,7 @@ class _Part:
     def _evaluations(self, side: str, model: str) -> list[Node]:
         """The evaluations of a model, each after the answers that it measures; equal answers are given once."""
         nodes: dict[str, Node] = {}
-        for table in self._recipe.evaluate:
+        for table in self._evaluated(side):
             wanted = self._method(table).answers(table.options)
             inputs = {"model": model}
             if wanted is not None:
@@ -284,6 +295,17 @@ class _Part:
             nodes[node.id] = node
         return list(nodes.values())
 
+    def _evaluated(self, side: str) -> list[StageTable]:
+        """The evaluations of a side: one that measures reward models alone has no base to measure."""
+        kind = self._loaded_kind() if side == "base" else None
+        takes = [(table, self._method(table).takes) for table in self._recipe.evaluate]
+        return [table for table, kinds in takes if kind is None or kinds is None or kind in kinds]
+
+    def _loaded_kind(self) -> ModelKind | None:
+        """The kind of the model that the training starts from; ``None`` where its method does not say."""
+        assert self._recipe.load is not None  # or there were no evaluations
+        return "adapter" if self._recipe.base is not None else self._method(self._recipe.load).gives
+
     def _answers(self, wanted: Any, side: str, model: str) -> Node:
         name = f"{wanted.data}-{wanted.max_new_tokens}x{wanted.batch_size}"
         table = StageTable("evaluate", name, "answers", wanted)
@@ -294,6 +316,7 @@ class _Part:
         inputs = dict(given.pop("inputs", {}))
         if "answers" not in inputs:
             inputs.update(self._reads(table, method))
+        judges = judges_of(table, self._recipe, self._catalogue, self._prefix)
         return Node(
             id=f"{self._prefix}{node_id}",
             stage=table.stage,
@@ -301,12 +324,15 @@ class _Part:
             method=table.method,
             implementation=method.implementation,
             options=to_table(table.options),
-            changed_options=non_default(table.options),
-            inputs=inputs,
+            changed_options=judges.changed_options(table.options),
+            inputs=inputs | judges.inputs,
+            sources=judges.sources,
+            reward_sources=tuple(judges.names),
+            reward_plugins=judges.plugins,
             revision=method.revision,
             seeded=method.seeded,
             seed=node_seed(self._recipe.top.seed, node_id),
-            packages=method.packages,
+            packages=tuple(dict.fromkeys([*method.packages, *judges.packages])),
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from recipe_engine.contract import NodeInfo
-    from recipe_engine.descriptors import DataFormat, Method, Runner, Source
+    from recipe_engine.descriptors import DataFormat, Method, RewardSource, Runner, Source
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -167,6 +167,35 @@ def recipe_data_formats() -> Iterable[DataFormat]:  # type: ignore[empty-body]
         def recipe_data_formats():
             yield DataFormat(name="poem", summary="One poem a row", options=Options,
                              implementation="my_plugin.code:Poem")
+    """
+
+
+@hookspec
+def recipe_reward_sources() -> Iterable[RewardSource]:  # type: ignore[empty-body]
+    """Ways to judge answers: ``reward = { function = "<name>" }``, or a key of its own, ``reward = { <name> = … }``.
+
+    Example::
+
+        from dataclasses import dataclass
+        from recipe_engine.descriptors import RewardSource
+        from recipe_engine.hookmark import hookimpl
+        from recipe_engine.options import option
+
+        @dataclass(frozen=True)
+        class Options:
+            words: int = option("Most words that cost nothing.", default=20, minimum=0, unit="words")
+
+        class Brief:
+            def open(self, request):
+                self._words = request.options.words
+
+            def score(self, answers):
+                return [-max(0.0, len(answer.text.split()) - self._words) for answer in answers]
+
+        @hookimpl
+        def recipe_reward_sources():
+            yield RewardSource(name="brief", summary="Short answers", options=Options,
+                               implementation="my_plugin.code:Brief")
     """
 
 

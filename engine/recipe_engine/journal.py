@@ -123,7 +123,7 @@ class Journal:
             # Targets tell a part of a recipe, such as `data show` runs, from a whole one.
             facts={
                 "folder": str(recipe.folder.absolute()),
-                "base_folders": [str(base.folder.absolute()) for base in recipe.lineage()[:-1]],
+                "base_folders": [str(base.folder.absolute()) for base in recipe.parts()[:-1]],
                 "targets": sorted(targets) if targets else None,
             },
         )

@@ -57,8 +57,9 @@ def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware, im
     }
     if image:
         components["image"] = image
-    if node.distribution:
-        components["plugin"] = _plugin_identity(node)
+    plugins = {**({node.distribution: node.plugin_sha256} if node.distribution else {}), **node.reward_plugins}
+    if plugins:
+        components["plugin"] = _plugin_identities(plugins)
     if node.seeded:
         components["seed"] = node.seed
     if node.stage not in _TEXT_STAGES:
@@ -66,10 +67,10 @@ def key_components(node: Node, inputs: Mapping[str, Any], hardware: Hardware, im
     return components
 
 
-def _plugin_identity(node: Node) -> dict[str, Mapping[str, str]]:
-    if node.plugin_sha256:
-        return {node.distribution: {"sha256": node.plugin_sha256}}
-    return packages_identity([node.distribution])
+def _plugin_identities(plugins: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    """Of each plugin: the digest of a single file, or version and content of a package."""
+    files = {name: {"sha256": sha256} for name, sha256 in plugins.items() if sha256}
+    return {**files, **packages_identity(plugins.keys() - files.keys())}
 
 
 def key_of(components: Mapping[str, Any]) -> str:
@@ -113,6 +114,8 @@ def _difference(label: str, before: Any, after: Any) -> str:
         return f"{label.removesuffix('.record_sha256').partition('.')[2]} is another build"
     if label.startswith("plugin.") and label.endswith(".sha256"):
         return f"{label.removeprefix('plugin.').removesuffix('.sha256')} changed"
+    if isinstance(before, list) and any(isinstance(item, Mapping) for item in before):
+        return f"{label} changed"
     label = label.removeprefix("hardware.").removeprefix("packages.").removeprefix("plugin.").removesuffix(".version")
     return f"{label} {_shown(before)} -> {_shown(after)}"
 

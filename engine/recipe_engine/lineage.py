@@ -38,11 +38,11 @@ def lineage(recorded: Recorded, recipe: Recipe, catalogue: Catalogue, node: str 
     if node:
         nodes = list(needed_for(tuple(nodes), frozenset({node})))
     shown = [found for found in nodes if found.stage != "resolve"]
-    sources = [found.source for found in shown if found.source]
+    sources = [source for found in shown for source in (found.source, *found.sources.values()) if source]
     return {
         "run": recorded.record.id,
         "name": recorded.record.name,
-        "recipes": [{"name": part.name, "digest": part.digest()} for part in recipe.lineage()],
+        "recipes": [{"name": part.name, "digest": part.digest()} for part in recipe.parts()],
         "sources": [_source(name, recorded.record.inputs[name]) for name in dict.fromkeys(sources)],
         "nodes": [_node(found, recorded, recipe) for found in shown],
     }
@@ -134,6 +134,7 @@ def _node(node: Node, recorded: Recorded, recipe: Recipe) -> dict[str, Any]:
         "made_by": recorded.made_by(node.id) or None,
         "result": _named(recipe).get(node.id),
         "source": node.source or None,
+        "sources": dict(node.sources),
         "inputs": dict(node.inputs),
         "receipt": dict(known["facts"]) if node.stage == "push" else None,
     }
@@ -141,7 +142,7 @@ def _node(node: Node, recorded: Recorded, recipe: Recipe) -> dict[str, Any]:
 
 def _named(recipe: Recipe) -> dict[str, str]:
     """Nodes that a named result gives -> its reference."""
-    parts = [part for part in recipe.lineage() if part.pinned]
+    parts = [part for part in recipe.parts() if part.pinned]
     return {node: part.pinned.reference for part in parts if part.pinned for node in part.pinned_nodes()}
 
 
@@ -157,9 +158,9 @@ def _source(name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parents(node: Mapping[str, Any]) -> list[str]:
-    """What it was made from: nodes first, then its source."""
+    """What it was made from: nodes first, then its sources."""
     source = [node["source"]] if node["source"] else []
-    return list(dict.fromkeys([*node["inputs"].values(), *source]))
+    return list(dict.fromkeys([*node["inputs"].values(), *source, *node["sources"].values()]))
 
 
 def _results(nodes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
 from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
 from recipe_engine.lazy import bugs_named, load_symbol
+from recipe_engine.options import REWARD, rewards_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,8 +37,8 @@ class Resolution:
     """The inputs of a recipe, as far as they are known.
 
     Attributes:
-        sources: ``model``, ``data.<name>`` and, of a recipe that this one builds on, ``<recipe>/data.<name>`` -> its
-            files; ``None`` where they are not known without the network.
+        sources: ``model``, ``data.<name>``, ``reward.<name>`` and, of a recipe that this one builds on,
+            ``<recipe>/data.<name>`` and so on -> its files; ``None`` where they are not known without the network.
         images: reference to each image that stages run in -> what is known of it; ``None`` where nothing is.
     """
 
@@ -139,7 +140,7 @@ def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) ->
     """What a run asks the sources for, by its name. The data comes first: it is small and most often wrong."""
     requests = {}
     pinned = recipe.pinned_nodes()
-    for part in recipe.lineage():
+    for part in recipe.parts():
         if f"{part.name}/train" in pinned:
             continue
         prefix = "" if part is recipe else f"{part.name}/"
@@ -151,6 +152,16 @@ def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) ->
                 kind="data",
                 revision=_pinned(data.table.source, data.table.revision, pins),
             )
+        rewards = rewards_of(part.train.options) if part.train else ()
+        for reward in rewards:
+            if reward.reference:
+                requests[f"{prefix}{REWARD}.{reward.name}"] = SourceRequest(
+                    reference=reward.reference,
+                    folder=part.folder,
+                    cache=cache_folder,
+                    kind=reward.kind,
+                    revision=_pinned(reward.reference, reward.revision, pins),
+                )
     first = recipe.lineage()[0]
     requests["model"] = SourceRequest(
         reference=first.source,

@@ -7,7 +7,6 @@ the lock where it fits, so a branch that moved on the Hub changes nothing until 
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -147,6 +146,7 @@ def make_lock(recipe: Recipe, resolution: Resolution, hardware: Hardware, nodes:
     asked = source_requests(recipe, Path())
     sources = {name: _source(source, asked[name].revision) for name, source in resolution.known().items()}
     plugins = {node.distribution: node.plugin_sha256 for node in nodes if node.distribution}
+    plugins |= {name: sha256 for node in nodes for name, sha256 in node.reward_plugins.items()}
     inputs: dict[str, Any] = {
         "sources": sources,
         "chat_template": _chat_template(resolution.model) if resolution.model else None,
@@ -156,11 +156,10 @@ def make_lock(recipe: Recipe, resolution: Resolution, hardware: Hardware, nodes:
         },
         "threads": hardware.threads,
     }
-    users = itertools.pairwise(recipe.lineage())
     results = {
         str(user.model.base): {"reference": base.pinned.reference, "artifacts": dict(base.pinned.artifacts)}
-        for base, user in users
-        if base.pinned
+        for user in recipe.parts()
+        if (base := user.base) is not None and base.pinned
     }
     if results:
         inputs["results"] = results

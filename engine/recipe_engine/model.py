@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recipe_engine import split
-from recipe_engine.options import build, fields_of, option, to_table
+from recipe_engine.options import REWARD, build, fields_of, option, rewards_of, to_table
+from recipe_engine.reward_tables import RECIPE, move_files, recipes_in
 from recipe_engine.toml_text import to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from recipe_engine.errors import Problem
@@ -220,6 +221,7 @@ class Recipe:
         written: where each of its keys stands, for problems that show only later.
         base: the recipe whose result it starts from, if it does.
         pinned: what it stands for, where it is a named result of the registry.
+        rewards: name of a reward that another recipe's result gives -> that recipe.
         gates: what its result must reach before it is published.
     """
 
@@ -229,6 +231,7 @@ class Recipe:
     written: Written
     base: Recipe | None = None
     pinned: Pinned | None = None
+    rewards: Mapping[str, Recipe] = field(default_factory=dict)
     top: TopTable
     model: ModelTable
     data: Mapping[str, DataSet] = field(default_factory=dict)
@@ -259,35 +262,44 @@ class Recipe:
         Args:
             absolute: whether paths in it are made so, which else start where they started.
         """
-        own_base = self.base is not None and not self.base.pinned
-        if not own_base and self.text is not None and not absolute:
+        alone = not self.rewards and (self.base is None or self.base.pinned is not None)
+        if alone and self.text is not None and not absolute:
             return {self.file: self.text}
         files = {}
         pinned = self.pinned_nodes()
-        for recipe in reversed(self.lineage()):
+        for recipe in reversed(self.parts()):
             if f"{recipe.name}/train" in pinned:
                 continue
             table = recipe.to_table()
             if absolute:
-                _make_absolute(table, recipe.folder.absolute())
+                rewards = rewards_of(recipe.train.options) if recipe.train else ()
+                _make_absolute(table, recipe.folder.absolute(), [reward.reference for reward in rewards])
             folder = "" if recipe is self else BASES_FOLDER
             if recipe.base is not None and recipe.base.pinned:
                 table["model"]["base"] = recipe.base.pinned.reference
             elif recipe.base is not None:
                 name = f"{recipe.base.name}.toml"
                 table["model"]["base"] = {"recipe": name if folder else f"{BASES_FOLDER}{name}"}
+            for reward, other in zip(_reward_recipes(table), recipe.rewards.values(), strict=True):
+                reward[RECIPE] = f"{other.name}.toml" if folder else f"{BASES_FOLDER}{other.name}.toml"
             files[f"{folder}{recipe.name}.toml" if folder else "recipe.toml"] = to_toml(table).encode()
         return files
 
     def lineage(self) -> tuple[Recipe, ...]:
-        """The recipes whose results it builds on, the first first, and itself."""
+        """The recipes on whose results its model stands, the first first, and itself."""
         return (*(self.base.lineage() if self.base else ()), self)
+
+    def parts(self) -> tuple[Recipe, ...]:
+        """All recipes that a run of it computes, each once and after those that it builds on; itself is the last."""
+        others = [*([self.base] if self.base else []), *self.rewards.values()]
+        found = {part.name: part for other in others for part in other.parts()}
+        return (*found.values(), self)
 
     def pinned_nodes(self) -> dict[str, str]:
         """Nodes whose artifacts are given by a named result: id -> digest."""
         return {
             node if "/" in node else f"{part.name}/{node}": digest
-            for part in self.lineage()
+            for part in self.parts()
             if part.pinned
             for node, digest in part.pinned.artifacts.items()
         }
@@ -296,10 +308,14 @@ class Recipe:
         """Digest of what the recipe says, ``sha256:…``: the same for TOML and JSON, and for ``3`` and ``3.0``."""
         from recipe_registry import digest_of
 
-        if self.base is None:
-            return digest_of(self.to_table())
-        base = dict(self.base.pinned.artifacts) if self.base.pinned else self.base.digest()
-        return digest_of({**self.to_table(), "base": base})
+        content = self.to_table()
+        if self.base is not None:
+            content["base"] = dict(self.base.pinned.artifacts) if self.base.pinned else self.base.digest()
+        if self.rewards:
+            for reward in _reward_recipes(content):
+                del reward[RECIPE]
+            content["rewards"] = {name: recipe.digest() for name, recipe in self.rewards.items()}
+        return digest_of(content)
 
     def stages(self) -> tuple[StageTable, ...]:
         """All stage tables, in the order in which they run."""
@@ -320,8 +336,25 @@ class Recipe:
         return table
 
 
-def _make_absolute(table: dict[str, Any], folder: Path) -> None:
-    """Make the paths in a recipe's table absolute; ``~`` is kept."""
+def _reward_recipes(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reward tables of a recipe's table that name other recipes, to be changed in place."""
+    found = []
+    for path in recipes_in(table):
+        reward: Any = table
+        for part in path[:-1]:
+            reward = reward[part]
+        found.append(reward)
+    return found
+
+
+def _make_absolute(table: dict[str, Any], folder: Path, files: Collection[str]) -> None:
+    """Make the paths in a recipe's table absolute; ``~`` is kept.
+
+    Args:
+        table: of a whole recipe.
+        folder: what its paths are relative to.
+        files: the references that its rewards read.
+    """
 
     def moved(path: str) -> str:
         return path if path.startswith("~") else str(folder / path)
@@ -330,5 +363,7 @@ def _make_absolute(table: dict[str, Any], folder: Path) -> None:
         reference = holder[key]
         if isinstance(reference, str) and reference.startswith("file:"):
             holder[key] = f"file:{moved(reference.removeprefix('file:'))}"
+    for train in table.get("train", {}).values():
+        move_files(train.get(REWARD), moved, lambda _, value: value in files)
     if "plugins" in table:
         table["plugins"] = [moved(name) if name.endswith(PLUGIN_FILE_SUFFIX) else name for name in table["plugins"]]

@@ -69,6 +69,72 @@ class OptionField:
         return self.default is MISSING
 
 
+DEFAULT_TIMEOUT = 60
+"""Seconds that a reward may take for the answers of one step."""
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """One reward of a training; each source adds keys of its own."""
+
+    weight: float = option("Weight of its scores in the sum of all rewards.", default=1.0)
+    name: str | None = option(
+        "What its scores are called in the record of the steps; the source's name where left out.",
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]+$(?!\n)",
+    )
+    timeout: float | None = option(
+        f"Longest time for the answers of one step; {DEFAULT_TIMEOUT} where left out.",
+        default=None,
+        above=0,
+        in_key=False,
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """One reward of a training, checked. An option of this type, or of a list of them, is called ``reward``.
+
+    Attributes:
+        source: name of the reward source.
+        table: the keys that every reward has.
+        options: an instance of the source's options dataclass.
+        reference: of the files that it reads; ``""`` for none.
+        revision: of the reference, where it has one.
+        kind: what those files are.
+    """
+
+    source: str
+    table: RewardTable
+    options: Any
+    reference: str = ""
+    revision: str | None = None
+    kind: Literal["model", "data"] = "model"
+
+    @property
+    def name(self) -> str:
+        """What its scores are called."""
+        return self.table.name or self.source
+
+    def to_table(self) -> dict[str, Any]:
+        """All keys, defaults too."""
+        own = to_table(self.options)
+        chosen = {} if self.source in own else {FUNCTION: self.source}
+        return {**chosen, **own, **to_table(self.table)}
+
+    def in_key(self) -> dict[str, Any]:
+        """What of it enters the key of the training; the content of its files does so apart."""
+        own = {key: value for key, value in non_default(self.options).items() if value != self.reference}
+        return {"source": self.source, "name": self.name, **non_default(self.table), "options": own}
+
+
+REWARD = "reward"
+"""Name of the option of a train method that takes rewards."""
+FUNCTION = "function"
+"""The key that chooses a reward source that has no key of its own."""
+
+
 def fields_of(options: type[Any]) -> tuple[OptionField, ...]:
     """The options of a dataclass, in the order of their definition.
 
@@ -124,7 +190,7 @@ def matters(options: object, about: Option) -> bool:
 def non_default(options: object) -> dict[str, Any]:
     """The options that enter a node's key: those that can change its artifact and differ from their default."""
     return {
-        field.name: _plain(getattr(options, field.name))
+        field.name: _in_key(getattr(options, field.name))
         for field in fields_of(type(options))
         if field.about.in_key and (field.required or getattr(options, field.name) != field.default)
     }
@@ -150,12 +216,28 @@ def _convert(annotation: Any, value: Any) -> Any:
     return value
 
 
+def _in_key(value: Any) -> Any:
+    if isinstance(value, Reward):
+        return [value.in_key()]
+    if isinstance(value, tuple) and value and isinstance(value[0], Reward):
+        return [reward.in_key() for reward in value]
+    return _plain(value)
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Reward):
+        return value.to_table()
     if dataclasses.is_dataclass(value):
         return to_table(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def rewards_of(options: object) -> tuple[Reward, ...]:
+    """The rewards that a training adds up; none where it has no such option."""
+    value = getattr(options, REWARD, ())
+    return tuple(item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, Reward))
 
 
 def is_literal(annotation: Any) -> bool:

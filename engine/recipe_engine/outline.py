@@ -46,7 +46,7 @@ def check_model(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> 
         InvalidRecipe: where one does not: a module that this model has not.
     """
     problems = []
-    for part in recipe.lineage():
+    for part in recipe.parts():
         for table in part.stages():
             method = catalogue.methods[table.stage, table.method].descriptor
             for key, message, hint in method.check_model(table.options, outline):
@@ -59,7 +59,7 @@ def check_model(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> 
 def settled(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> dict[str, dict[str, str]]:
     """Id of each node whose method settles something by the model -> what; nothing while the model is unknown."""
     found: dict[str, dict[str, str]] = {}
-    for part in recipe.lineage() if outline.config else ():
+    for part in recipe.parts() if outline.config else ():
         prefix = "" if part is recipe else f"{part.name}/"
         for table in part.stages():
             method = catalogue.methods[table.stage, table.method].descriptor
@@ -80,7 +80,7 @@ def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
 
 def unfit_methods(recipe: Recipe, catalogue: Catalogue, device: str) -> Iterator[UnfitEnvironment]:
     """An error for every method that does not run on the device with the options that it has."""
-    for part in recipe.lineage():
+    for part in recipe.parts():
         for table in part.stages():
             able = catalogue.methods[table.stage, table.method].descriptor.devices(table.options)
             if device not in able:
@@ -103,6 +103,8 @@ def missing_packages(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None and node.container is None:
             yield from unmet(registered.descriptor.requires, registered.plugin)
+        for name in node.reward_sources if node.container is None else ():
+            yield from unmet(catalogue.rewards[name].descriptor.requires, catalogue.rewards[name].plugin)
     for request in source_requests(recipe, Path()).values():
         source = catalogue.sources[request.reference.partition(":")[0]]
         yield from unmet(source.descriptor.requires, source.plugin)

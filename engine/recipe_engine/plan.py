@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
-from recipe_engine.graph import GATE, Node, build_graph
+from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
+from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
+from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, check_ready, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from recipe_containers import ImageFacts
     from recipe_engine.contract import ModelOutline, ResolvedSource
+    from recipe_engine.estimate.fitting import Outlook
     from recipe_engine.lockfile import Lock
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
@@ -88,6 +92,46 @@ def make_plan(
             find what it needs besides, such as a token.
         InvalidRecipe: where the options of a method do not fit the model.
     """
+    planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
+    outline = planner.outline(_loaded(planned))
+    check_model(recipe, catalogue, outline)
+    known = settled(recipe, catalogue, outline)
+    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values())))
+    return [replace(node, settled={**known.get(name, {}), **memory.get(name, {})}) for name, node in planned.items()]
+
+
+def planned_outlook(
+    recipe: Recipe, catalogue: Catalogue, registry: Registry, hardware: Hardware, lock: Lock | None
+) -> Outlook:
+    """How much memory the recipe needs; see :func:`make_plan`."""
+    planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
+    there = device_memory(recipe, hardware.device)
+    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), prepared(registry, planned.values()), there)
+
+
+def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:
+    """Metrics of the data that is prepared already: node -> name -> number."""
+    found = {}
+    for node in planned:
+        if node.node.stage == "prepare" and node.artifact:
+            file = registry.artifacts.get(node.artifact).path / METRICS_FILE
+            found[node.node.id] = json.loads(file.read_bytes()) if file.exists() else {}
+    return found
+
+
+def _loaded(planned: Mapping[str, PlannedNode]) -> str:
+    return planned["load"].artifact if "load" in planned else ""
+
+
+def _looked_at(
+    recipe: Recipe,
+    catalogue: Catalogue,
+    registry: Registry,
+    hardware: Hardware,
+    lock: Lock | None,
+    *,
+    any_environment: bool,
+) -> tuple[Planner, dict[str, PlannedNode]]:
     check_device(recipe, catalogue, hardware.device)
     nodes = build_graph(recipe, catalogue)
     check_ready(recipe, catalogue, nodes)
@@ -99,10 +143,7 @@ def make_plan(
     planned: dict[str, PlannedNode] = {}
     for node in nodes:
         planned[node.id] = _planned(node, planner, planned, resolution)
-    outline = planner.outline(planned["load"].artifact if "load" in planned else "")
-    check_model(recipe, catalogue, outline)
-    known = settled(recipe, catalogue, outline)
-    return [replace(node, settled=known.get(name, {})) for name, node in planned.items()]
+    return planner, planned
 
 
 def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], resolution: Resolution) -> PlannedNode:
@@ -170,8 +211,9 @@ class Planner:
 
     def unlocked(self, node: Node) -> str:
         """What the node needs and whose digest is not known: its source or its image; ``""`` for nothing."""
-        if node.source and self._source(node) is None:
-            return node.source
+        for source in filter(None, (node.source, *node.sources.values())):
+            if source not in self.resolution.known():
+                return source
         return "its image" if node.container is not None and self.image(node) is None else ""
 
     def image(self, node: Node) -> ImageFacts | None:
@@ -190,9 +232,15 @@ class Planner:
         if "model" in inputs:
             # An adapter's bytes do not tell what it was trained on: a model is all of the nodes that made it.
             inputs["model"] = {made.name: artifacts[made.id] for made in self._makers(node)}
+        for role, trained in node.inputs.items():
+            if role.startswith(f"{REWARD}."):
+                made_by = (self._nodes[trained], *self._makers(self._nodes[trained]))
+                inputs[role] = [artifacts[made.id] for made in made_by]
         source = self._source(node)
         if source is not None:
             inputs["source"] = source_digest(source, weights=node.stage != "tokenizer")
+        for role, name in node.sources.items():
+            inputs[role] = source_digest(self.resolution.known()[name])
         image = self.image(node)
         components = key_components(node, inputs, self.hardware, image.content if image else "")
         if node.stage in ("adapt", "train"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pluggy
 
 from recipe_engine import hookspecs
-from recipe_engine.descriptors import STAGES, DataFormat, Method, Runner, Source
+from recipe_engine.descriptors import STAGES, DataFormat, Method, RewardSource, Runner, Source
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.hookmark import PROJECT
 from recipe_engine.model import PLUGIN_FILE_SUFFIX
@@ -78,6 +78,7 @@ class Catalogue:
     methods: Mapping[tuple[str, str], Registered[Method]]
     formats: Mapping[str, Registered[DataFormat]]
     sources: Mapping[str, Registered[Source]]
+    rewards: Mapping[str, Registered[RewardSource]]
     runners: Mapping[str, Registered[Runner]]
     plugins: tuple[PluginInfo, ...]
     hooks: pluggy.HookRelay = field(repr=False)
@@ -186,6 +187,7 @@ _KINDS: Mapping[str, _Kind] = {
     **{f"recipe_{stage}_methods": (f"{stage}.", Method, attrgetter("name")) for stage in STAGES},
     "recipe_data_formats": ("format ", DataFormat, attrgetter("name")),
     "recipe_sources": ("source ", Source, attrgetter("scheme")),
+    "recipe_reward_sources": ("reward ", RewardSource, attrgetter("name")),
     "recipe_runners": ("runner ", Runner, attrgetter("name")),
 }
 """Registration hook -> how what it brings is called, its type, and its name."""
@@ -234,6 +236,7 @@ class _Loader:
             },
             formats=found["recipe_data_formats"],
             sources=found["recipe_sources"],
+            rewards=found["recipe_reward_sources"],
             runners=found["recipe_runners"],
             plugins=tuple(self._plugins),
             hooks=self._manager.hook,

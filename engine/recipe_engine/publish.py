@@ -14,6 +14,7 @@ from recipe_engine.journal import FinishedNode, trace_file
 from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.options import build
+from recipe_engine.relations import result_kind
 from recipe_engine.report.card import card
 from recipe_engine.report.curve import CURVE_FILE, loss_curve
 from recipe_engine.report.outcome import Evaluation, Outcome
@@ -157,6 +158,7 @@ class Publisher:
         options = node.options
         return {
             "base": self._base,
+            "is_reward": result_kind(self._recipe, self._catalogue) == "reward_model",
             "repository": options.get("repo", ""),
             "license": options.get("license", ""),
             "language": options.get("language", ()),

@@ -155,7 +155,7 @@ def _write(target: Path, source: Path) -> None:
 
 
 def _code(composition: Composition) -> list[Path]:
-    return [file for part in composition.lineage() for file in part.plugin_files()]
+    return [file for part in composition.parts() for file in part.plugin_files()]
 
 
 def _is_same(path: Path, oid: str) -> bool:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_containers import UnpinnedImage, parse_image
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
-from recipe_engine.gates import Gate
+from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
+from recipe_engine.relations import base_findings, name_findings, reward_findings
 from recipe_engine.wording import did_you_mean, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from recipe_engine.compose import Composition
-    from recipe_engine.descriptors import DataKind, Method, ModelKind
+    from recipe_engine.descriptors import DataKind, ModelKind
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
-    from recipe_engine.model import ContainerTable, DataSet, ModelTable, Recipe, StageTable, TopTable
+    from recipe_engine.model import StageTable
     from recipe_engine.plugins import Catalogue
 
 _NEEDS = {"adapt": "load", "train": "adapt", "evaluate": "load", "push": "train"}
@@ -31,77 +31,30 @@ _CALLED: Mapping[ModelKind, str] = {
     "adapter": "a model with adapters",
     "reward_model": "a reward model",
 }
-_VALUES = frozenset({"base", "source", "format", "image"})
+_VALUES = frozenset({"base", "source", "format", "image", "recipe", "model", "json_schema"})
 """Keys whose value is what a rule complains about."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A recipe as far as its tables are valid.
-
-    Attributes:
-        tree: all of it, as it was written.
-        top: the keys before the first table.
-        model: the table.
-        data: the valid data sets.
-        stages: the valid stage tables, in the order in which they run.
-        container: the table.
-        base: the recipe whose result this one starts from.
-        rules: those of ``[gate]`` that can be read, by the names that they are written under.
-    """
-
-    tree: Mapping[str, Any]
-    top: TopTable | None
-    model: ModelTable | None
-    data: Mapping[str, DataSet]
-    stages: tuple[StageTable, ...]
-    container: ContainerTable | None
-    base: Recipe | None
-    rules: Mapping[str, str]
-
-    def has(self, stage: str) -> bool:
-        """Whether there is a table of that stage, valid or not."""
-        return bool(self.tree.get(stage))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every stage table is valid, so that what none of them says is not said at all."""
-        tables = [self.tree.get(stage, {}) for stage in STAGES]
-        return len(self.stages) == sum(len(table) if isinstance(table, dict) else 1 for table in tables)
-
-    def gates(self) -> tuple[Gate, ...]:
-        """The rules of ``[gate]``; an instance alone stands for the metric that has its method's name."""
-        methods = {table.instance: table.method for table in self.stages if table.stage == "evaluate"}
-        return tuple(
-            Gate(name, name if "." in name else f"{name}.{methods.get(name, name)}", rule)
-            for name, rule in self.rules.items()
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A broken rule.
-
-    Attributes:
-        path: the key that breaks it.
-        other: the key that it does not agree with; empty where there is none.
-    """
-
-    path: KeyPath
-    message: str
-    hint: str = ""
-    other: KeyPath = ()
 
 
 def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) -> list[Problem]:
     """Every broken rule, as far as it can be told from the tables that are valid."""
     problems = []
-    for rule in (_order, _sources, _data_sets, _kinds, _clashes, _base, _gate, _image):
+    for rule in (
+        _order,
+        _sources,
+        _data_sets,
+        _kinds,
+        _clashes,
+        base_findings,
+        reward_findings,
+        name_findings,
+        _gate,
+        _image,
+    ):
         for found in rule(draft, catalogue):
             message = found.message
             if found.other:
                 message += f"; see {dotted(found.other)} at {composition.place(found.other)}"
-            value = found.path[-1] in _VALUES
+            value = len(found.path) > 1 and found.path[-1] in _VALUES
             problems.append(composition.problem(found.path, message, found.hint, value=value))
     return problems
 
@@ -124,6 +77,10 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     if draft.model is not None and isinstance(draft.model.base, str) and draft.base is None:
         references.append((("model", "base"), draft.model.base, draft.model))
     references += [(("data", name, "source"), data.table.source, data.table) for name, data in draft.data.items()]
+    for table in draft.stages:
+        for place, reward in draft.rewards_of(table):
+            keys = [key for key, value in vars(reward.options).items() if value == reward.reference and value]
+            references += [((*place, key), reward.reference, reward.options) for key in keys]
     for path, reference, table in references:
         scheme, colon, name = reference.partition(":")
         registered = catalogue.sources.get(scheme) if colon else None
@@ -142,7 +99,7 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
 def _data_sets(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     used = set()
     for table in draft.stages:
-        method = _method(table, catalogue)
+        method = method_of(table, catalogue)
         for role, name in method.data(table.options).items():
             used.add(name)
             kinds = method.data_kinds.get(role, _DEFAULT_KINDS)
@@ -172,7 +129,7 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     kind: ModelKind | None = None
     giver: KeyPath = ()
     for table in draft.stages:
-        method, path = _method(table, catalogue), (table.stage, table.instance)
+        method, path = method_of(table, catalogue), (table.stage, table.instance)
         if kind is not None and method.takes is not None and kind not in method.takes:
             takes = " or ".join(_CALLED[taken] for taken in sorted(method.takes))
             message = f"{table.method} works on {takes}, and {dotted(giver)} gives {_CALLED[kind]}"
@@ -188,7 +145,7 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     base = {"base": draft.base} if draft.base else {}
     for table in draft.stages:
         chosen = {stage: earlier.options for stage, earlier in before.items()} | base
-        for key, message, other in _method(table, catalogue).clashes(table.options, chosen):
+        for key, message, other in method_of(table, catalogue).clashes(table.options, chosen):
             stage, _, other_key = other.partition(".")
             there: KeyPath = ("model", "base")
             if stage != "base":
@@ -196,35 +153,6 @@ def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             yield Finding((table.stage, table.instance, *([key] if key else [])), message, "", there)
         if table.stage in SINGLE_STAGES:
             before[table.stage] = table
-
-
-def _base(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
-    """What must hold between a recipe and the one whose result it starts from."""
-    base, path = draft.base, ("model", "base")
-    if base is None:
-        return
-    if base.train is None or base.adapt is None:
-        yield Finding(path, f"{base.file} trains nothing, so it has no result to start from")
-    elif catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
-        yield Finding(path, f"the result of {base.file} is no adapter", "Export it merged, and name the folder.")
-    for key in () if base.pinned else ("threads", "device"):
-        theirs, ours = getattr(base.top, key), getattr(draft.top, key, None)
-        if draft.top is not None and theirs != ours:
-            message = f"{base.file} says {key} = {_said(theirs)} and this recipe {_said(ours)}: one run has one"
-            yield Finding(path, message, "Write the same in both.")
-    names = [recipe.name for recipe in base.lineage()] + ([draft.top.name] if draft.top else [])
-    if len(names) > len(set(names)):
-        yield Finding(
-            path, f"two of the recipes {', '.join(names)} have one name", "Rename one: nodes are named by it."
-        )
-    for table in draft.stages:
-        if table.stage == "adapt" and _method(table, catalogue).new_tokens(table.options):
-            message = "only the first of several recipes can add tokens: its data is prepared with them too"
-            yield Finding((table.stage, table.instance), message, "", path)
-        payload = _method(table, catalogue).payload(table.options)
-        if table.stage == "push" and payload == "adapter":
-            message = "the adapter of this recipe works on top of that of its base only"
-            yield Finding((table.stage, table.instance), message, "Write merged = true.", path)
 
 
 def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
@@ -235,7 +163,7 @@ def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     for gate in draft.gates():
         path: KeyPath = ("gate", gate.key)
         if gate.instance in evaluations:
-            measured = _method(evaluations[gate.instance], catalogue).metrics
+            measured = method_of(evaluations[gate.instance], catalogue).metrics
             names = None if measured is None else [f"{gate.instance}.{name}" for name in measured]
             if names is not None and gate.metric not in names:
                 has = f"It measures {', '.join(names)}." if names else "It measures nothing."
@@ -275,11 +203,3 @@ def _digest_of(image: str) -> str:
 
     found = pinned_name(image)
     return f'Write image = "{found}".' if found else ""
-
-
-def _method(table: StageTable, catalogue: Catalogue) -> Method:
-    return catalogue.methods[table.stage, table.method].descriptor
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)

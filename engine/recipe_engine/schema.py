@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.gates import PATTERN as GATE_PATTERN
 from recipe_engine.model import ContainerTable, DataTable, ModelTable, TopTable
-from recipe_engine.options import Option, OptionField, fields_of, is_literal, members
+from recipe_engine.options import (
+    FUNCTION,
+    REWARD,
+    Option,
+    OptionField,
+    Reward,
+    RewardTable,
+    fields_of,
+    is_literal,
+    members,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.descriptors import DataFormat, Method
+    from recipe_engine.descriptors import DataFormat, Method, RewardSource
     from recipe_engine.plugins import Catalogue
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+FUNCTION_KEY = "The function that judges, one that a plugin brings."
 METHOD_KEY = "The method, where the table's name is not its own."
 SCHEMA_KEY = "Where editors find the JSON Schema of this file; it says nothing to the engine."
 STAGE_SUMMARIES = {
@@ -82,6 +93,15 @@ def method_schema(method: Method) -> Mapping[str, Any]:
     return {**own, "title": method.summary, "properties": {**properties, **own["properties"]}}
 
 
+def reward_schema(source: RewardSource) -> Mapping[str, Any]:
+    """The closed schema of a reward's table: the keys that every reward has, and the source's own."""
+    own, common = schema_of(source.options), schema_of(RewardTable)
+    choice = {} if source.has_key else {FUNCTION: {"const": source.name, "description": FUNCTION_KEY}}
+    required = [*choice, *own.get("required", ())]
+    properties = {**choice, **own["properties"], **common["properties"]}
+    return {**own, "title": source.summary, "properties": properties, "required": required}
+
+
 def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any]:
     """The schema of a whole recipe.
 
@@ -120,6 +140,8 @@ def recipe_schema(catalogue: Catalogue, *, closed: bool = True) -> dict[str, Any
         },
         "$defs": {
             **{stage: _saying_schema(stage, catalogue, closed=closed) for stage in STAGES},
+            REWARD: _rewards_schema(catalogue, closed=closed),
+            **{_reward_definition(name): reward_schema(found.descriptor) for name, found in catalogue.rewards.items()},
             **{_data_definition(name): _format_schema(name, catalogue) for name in catalogue.formats},
             **{
                 f"{stage}.{name}": method_schema(found.descriptor) for (stage, name), found in catalogue.methods.items()
@@ -168,6 +190,21 @@ def _data_sets_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
             **_offered([*map(_reference, definitions.values()), others]),
         },
     }
+
+
+def _reward_definition(source: str) -> str:
+    return f"{REWARD}.{source}"
+
+
+def _rewards_schema(catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
+    """The table of one reward: checked against the schema of the source that it names."""
+    known = {name: _reward_definition(name) for name in catalogue.rewards}
+    keys = [name for name in known if catalogue.rewards[name].descriptor.has_key]
+    others = {"type": "object", "not": {"anyOf": [{"required": [key], **_OPEN} for key in keys]}, **_OPEN}
+    chosen = [{"if": {"required": [key], **_OPEN}, "then": _reference(known[key])} for key in keys]
+    chosen += [_when(FUNCTION, name, known[name]) for name in known if name not in keys]
+    alternatives: list[Any] = [*map(_reference, known.values()), *([] if closed else [others])]
+    return {"type": "object", "description": summary_of(RewardTable), "allOf": chosen, **_offered(alternatives)}
 
 
 def _saying_schema(stage: str, catalogue: Catalogue, *, closed: bool) -> dict[str, Any]:
@@ -251,6 +288,10 @@ def needed(about: Option) -> str:
 def _type_schema(annotation: Any, about: Option) -> dict[str, Any]:
     if is_literal(annotation):
         return {"enum": list(typing.get_args(annotation))}
+    if annotation is Reward:
+        return _reference(REWARD)
+    if annotation == dict[str, Any]:
+        return {"type": "object"}
     if dataclasses.is_dataclass(annotation):
         return dict(schema_of(typing.cast("type[Any]", annotation)))
     if typing.get_origin(annotation) is tuple:

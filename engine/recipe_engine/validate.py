@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recipe_engine import options, schema
 from recipe_engine.descriptors import SINGLE_STAGES, STAGES
+from recipe_engine.drafts import Draft
 from recipe_engine.errors import InvalidRecipe, Problem
 from recipe_engine.gates import EXAMPLES, is_rule
 from recipe_engine.model import (
@@ -20,15 +21,21 @@ from recipe_engine.model import (
     TopTable,
     build_data_set,
 )
-from recipe_engine.rules import Draft, rule_problems
+from recipe_engine.options import FUNCTION, REWARD
+from recipe_engine.reward_tables import build_reward, chosen_sources, tables_in, takes_rewards
+from recipe_engine.rules import rule_problems
 from recipe_engine.wording import did_you_mean, explained, show
 
 if TYPE_CHECKING:
     from recipe_engine.compose import Composition
+    from recipe_engine.descriptors import RewardSource
     from recipe_engine.document import KeyPath
+    from recipe_engine.options import Reward
     from recipe_engine.plugins import Catalogue
 
 # Instances and data sets: part of node ids, of metrics' names and of file names.
+# What a method's schema refers to; each reward is checked against the schema of its own source.
+_REWARDS = {"$defs": {REWARD: {"type": "object"}}}
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -38,19 +45,23 @@ def validate(composition: Composition, catalogue: Catalogue) -> Recipe:
     Raises:
         InvalidRecipe: with every problem found.
     """
-    base: Recipe | None = None
     problems: list[Problem] = []
-    if composition.base is not None:
+
+    def checked(other: Composition) -> Recipe | None:
         try:
-            base = validate(composition.base, catalogue)
+            return validate(other, catalogue)
         except InvalidRecipe as error:
-            problems += error.problems
+            problems.extend(error.problems)
+            return None
+
+    base = checked(composition.base) if composition.base is not None else None
+    rewards = {path: recipe for path, other in composition.rewards.items() if (recipe := checked(other)) is not None}
     checker = _Checker(composition, catalogue)
-    draft = checker.draft(base)
+    draft = checker.draft(base, rewards)
     problems += checker.problems + plugin_problems(composition, catalogue)
     problems += rule_problems(draft, composition, catalogue)
     if problems or draft.top is None or draft.model is None:
-        raise InvalidRecipe(problems)
+        raise InvalidRecipe(list(dict.fromkeys(problems)))
     return _recipe(draft, draft.top, draft.model, composition)
 
 
@@ -63,6 +74,7 @@ def _recipe(draft: Draft, top: TopTable, model: ModelTable, composition: Composi
         text=composition.document.source if alone else None,
         written=composition,
         base=draft.base,
+        rewards=draft.reward_recipes(),
         pinned=composition.pinned,
         top=top,
         model=model,
@@ -95,7 +107,7 @@ class _Checker:
         self._catalogue = catalogue
         self.problems: list[Problem] = []
 
-    def draft(self, base: Recipe | None) -> Draft:
+    def draft(self, base: Recipe | None, rewards: Mapping[KeyPath, Recipe]) -> Draft:
         """The recipe as far as it is valid; what is not becomes a problem."""
         tree = self._composition.tree
         tables = {"model", "data", "gate", "container", *STAGES}
@@ -113,7 +125,9 @@ class _Checker:
             container=self._table(("container",), tree["container"], ContainerTable) if "container" in tree else None,
             data=self._data_sets(tree.get("data", {})),
             stages=tuple(table for stage in STAGES for table in self._stage(stage, tree.get(stage, {}))),
+            folder=self._composition.folder,
             base=base,
+            rewards=rewards,
             rules=self._gate(tree.get("gate", {})),
         )
 
@@ -188,16 +202,61 @@ class _Checker:
             self._unknown_name(where, name, f"{stage} method", known)
             return None
         method = registered.descriptor
-        if not self._check(path, table, schema.method_schema(method)):
+        if not self._check(path, table, {**schema.method_schema(method), **_REWARDS}):
             return None
         given = {key: value for key, value in table.items() if key != "method"}
+        if takes_rewards(method.options) and REWARD in given:
+            rewards = [self._reward((*path, REWARD, *place), reward) for place, reward in tables_in(given[REWARD])]
+            if None in rewards:
+                return None
+            given[REWARD] = rewards if isinstance(given[REWARD], list) else rewards[0]
         stage_options = options.build(method.options, given)
         self._idle_options(path, given, stage_options)
         for key, message in method.check(stage_options):
             self._problem((*path, key), message)
         return StageTable(stage, instance, method.name, stage_options)
 
-    def _idle_options(self, path: tuple[str, str], given: Mapping[str, Any], built: object) -> None:
+    def _reward(self, path: KeyPath, table: Mapping[str, Any]) -> Reward | None:
+        sources = {name: found.descriptor for name, found in self._catalogue.rewards.items()}
+        names = chosen_sources(table, sources)
+        if not names:
+            self._no_source(path, table, sources)
+            return None
+        for other in names[1:]:
+            key = other if sources[other].has_key else FUNCTION
+            self._problem(
+                (*path, key),
+                f"a second judge, beside {names[0]}",
+                "Several rewards are a list of tables: [{ … }, { … }].",
+            )
+        source = sources[names[0]]
+        if names[1:] or not self._check(path, table, schema.reward_schema(source)):
+            return None
+        reward = build_reward(table, source)
+        for part in (reward.table, reward.options):
+            self._idle_options(path, table, part)
+        if reward.table.timeout is not None and not source.timed:
+            self._problem((*path, "timeout"), f"it cannot matter here: {source.name} is not timed", "Remove it.")
+        for key, message in source.check(reward.options):
+            self._problem((*path, key), message, value=True)
+        return reward
+
+    def _no_source(self, path: KeyPath, table: Mapping[str, Any], sources: Mapping[str, RewardSource]) -> None:
+        """A reward's table that names no source: a function that is not there, a misspelled key, or nothing."""
+        if FUNCTION in table:
+            functions = [name for name, source in sources.items() if not source.has_key]
+            self._unknown_name((*path, FUNCTION), table[FUNCTION], "reward function", functions)
+            return
+        keys = [name for name, source in sources.items() if source.has_key]
+        near = [(key, f'Write function = "{key}".') for key in table if key in sources]
+        near = near or [(key, hint) for key in table if (hint := did_you_mean(key, [*keys, FUNCTION]))]
+        for key, hint in near:
+            self._problem((*path, key), "unknown key", hint)
+        if not near:
+            message = f"it does not say what judges: {', '.join(keys)} or {FUNCTION}"
+            self._problem(path, message, 'Such as { pattern = "^Dear " }.')
+
+    def _idle_options(self, path: KeyPath, given: Mapping[str, Any], built: object) -> None:
         """Options that were given beside others that keep them from mattering."""
         for field in options.fields_of(type(built)):
             if field.name in given and not options.matters(built, field.about):
@@ -249,14 +308,14 @@ class _Checker:
         return False
 
     def _unknown_name(self, path: KeyPath, name: Any, what: str, known: Sequence[str]) -> None:
-        hint = did_you_mean(str(name), known) or f"Installed: {', '.join(known)}."
+        hint = did_you_mean(str(name), known) or f"Installed: {', '.join(known) or 'none'}."
         broken = [plugin for plugin in self._catalogue.broken if name in (plugin.name, plugin.distribution)]
         broken = broken or list(self._catalogue.broken)
         if broken:
             hint += f" The plugin {broken[0].distribution} could not be loaded: {broken[0].error}"
         elif hint.startswith("Installed"):
             hint += " A plugin that brings it is named in plugins."
-        self._problem(path, f"unknown {what} {show(name)}", hint, value=path[-1] in ("format", "method"))
+        self._problem(path, f"unknown {what} {show(name)}", hint, value=path[-1] in ("format", "method", FUNCTION))
 
     def _problem(self, path: KeyPath, message: str, hint: str = "", *, value: bool = False) -> None:
         self.problems.append(self._composition.problem(path, message, hint, value=value))

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from recipe_engine.graph import METRICS_FILE
 from recipe_engine.keys import Change, changes
-from recipe_engine.report.payload import METRICS_FILE
 from recipe_engine.tensors import first_difference, largest_difference
 from recipe_registry import sha256_file
 

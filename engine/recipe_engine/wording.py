@@ -120,7 +120,8 @@ def _description(error: Any) -> str:
 def _alternative(choice: Mapping[str, Any]) -> str:
     if "enum" in choice:
         return " or ".join(map(show, choice["enum"]))
-    if choice["type"] != "array":
-        return _JSON_TYPES[choice["type"]]
-    items = choice["items"]
+    kind = choice.get("type", "object")  # a reference leads to a table
+    if kind != "array":
+        return _JSON_TYPES[kind]
+    items = {"type": "object", **choice["items"]}
     return f"a list of {_alternative(items) if 'enum' in items else _PLURALS[items['type']]}"

@@ -95,6 +95,22 @@ def terminal(**more: Any) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False, **more)
 
 
+def test_where_there_is_a_reward_its_score_is_shown() -> None:
+    console = terminal()
+    with Display(console) as screen:
+        screen.event({"type": "node_started", "node": "train", "why": "new"})
+        for step in (1, 2):
+            screen.event(
+                {"type": "node_metrics", "node": "train", "step": step, "values": {"loss": 7.5, "score": 0.25}}
+            )
+            screen.event({"type": "node_progress", "node": "train", "done": step, "total": 2, "unit": "steps"})
+            time.sleep(0.15)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "score 0.250" in text
+    assert "7.5" not in text
+
+
 def test_a_terminal_has_one_live_entry_a_node(tmp_path: Path) -> None:
     text = shown(terminal(color_system="truecolor"), tmp_path)
     plain = ESCAPE.sub("", text)

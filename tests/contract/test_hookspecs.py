@@ -12,10 +12,10 @@ import pytest
 from recipe_engine import hookspecs
 from recipe_engine.contract import NodeInfo
 from recipe_engine.plugins import Catalogue, load_catalogue
-from recipe_engine.schema import data_schema, method_schema
+from recipe_engine.schema import data_schema, method_schema, reward_schema
 
 if TYPE_CHECKING:
-    from recipe_engine.descriptors import DataFormat, Method, Runner, Source
+    from recipe_engine.descriptors import DataFormat, Method, RewardSource, Runner, Source
 
 NODE = NodeInfo("20261124-120000-0000", "train", "train", "sft", "sft", "sha256:" + "0" * 64)
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("recipe_")}
@@ -46,7 +46,7 @@ def method_of(hook: str, stage: str, name: str) -> Method:
 
 
 def test_no_hook_is_without_an_example_and_a_test() -> None:
-    assert len(HOOKS) == 12
+    assert len(HOOKS) == 13
     assert [hook for hook in HOOKS if f"def {hook}(" not in example(hook)] == []
     assert [hook for hook in HOOKS if f"test_hook_{hook}" not in globals()] == []
 
@@ -89,6 +89,12 @@ def test_hook_recipe_sources() -> None:
 def test_hook_recipe_data_formats() -> None:
     data_format: DataFormat = plugin_of("recipe_data_formats").formats["poem"].descriptor
     assert data_schema(data_format)["properties"]["field"]["default"] == "poem"
+
+
+def test_hook_recipe_reward_sources() -> None:
+    source: RewardSource = plugin_of("recipe_reward_sources").rewards["brief"].descriptor
+    assert (source.has_key, source.options().words) == (False, 20)
+    assert reward_schema(source)["required"] == ["function"]
 
 
 def test_hook_recipe_runners() -> None:

@@ -17,16 +17,19 @@ from recipe_engine.hookmark import PROJECT, hookimpl
 SURFACE = {
     "contract": """
         Answer CARD_FILE FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest
-        Reporter ResolvedSource RewardCode RewardRequest Segment
+        GivenReward Reporter ResolvedSource RewardCode RewardRequest Segment
         SourceCode SourceFile SourceRequest StageCode StageRequest StageResult VOLATILE WEIGHT_FILES lasting
     """,
     "descriptors": """
-        DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement Runner
-        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything needs_nothing
-        nothing_to_check
+        DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement RewardSource
+        Runner names_no_files needs_nothing
+        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything nothing_to_check
         publishes_adapters reads_no_data runs_anywhere settles_nothing
     """,
-    "options": "Option OptionField T build fields_of is_literal matters members non_default option to_table",
+    "options": """
+        DEFAULT_TIMEOUT FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of is_literal matters
+        members non_default option rewards_of to_table
+    """,
     "hookmark": "PROJECT hookimpl",
     "errors": """
         DataRejected GateNotMet Interrupted InvalidArguments InvalidRecipe MAX_PROBLEMS_SHOWN Problem PushUnverified
@@ -37,8 +40,8 @@ SURFACE = {
 
 
 TRAINING = """
-    IGNORE Decoding Pair Plan ResultWriter Row Usage borrowed collate end_tokens greedy load_result open_tokenizer
-    plan_batches read_pairs read_rows
+    IGNORE Decoding Pair Plan ResultWriter Row Scores Usage borrowed collate end_tokens greedy load_result open_rewards
+    open_tokenizer plan_batches read_pairs read_rows
 """
 PUBLIC_MODULES = [
     "hookmark",

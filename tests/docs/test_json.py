@@ -17,7 +17,7 @@ SCHEMA = json.loads((files("recipe_engine.cli") / "output.schema.json").read_tex
 REGISTRY = ("registry_names", "registry_ls", "registry_show", "registry_verify", "registry_gc", "registry_transfer")
 CONTAINERS = tuple(f"containers_{name}" for name in ("ls", "show", "build", "dry_run", "image"))
 RUNS = ("run_event", "runs", "annotate", "delete", "show", "replay", "diff", "lineage")
-SINGLE = ("plan", "validate", "plugins", "explain", "data_row", "import", "lock", "doctor")
+SINGLE = ("plan", "validate", "plugins", "explain", "data_row", "import", "lock", "estimate", "doctor")
 OUTPUTS = (*RUNS, *SINGLE, *REGISTRY, *CONTAINERS)
 EVENTS = [reference["$ref"].rpartition("/")[2] for reference in SCHEMA["$defs"]["run_event"]["oneOf"]]
 

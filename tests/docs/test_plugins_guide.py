@@ -23,6 +23,7 @@ DATACLASSES = [
     descriptors.Method,
     descriptors.DataFormat,
     descriptors.Source,
+    descriptors.RewardSource,
     descriptors.Runner,
     descriptors.Requirement,
     options.Option,
@@ -30,6 +31,9 @@ DATACLASSES = [
     contract.Inputs,
     contract.StageResult,
     contract.PushRequest,
+    contract.RewardRequest,
+    contract.Answer,
+    contract.GivenReward,
 ]
 
 

@@ -25,7 +25,7 @@ def test_each_recipe_of_the_guide_is_valid(tmp_path: Path, monkeypatch: pytest.M
         Path(f"{name}.toml").write_text(text)
     found = [validate(compose(f"{name}.toml"), builtins()) for name in names]
     assert names[:5] == ["support-bot", "two-lengths", "small-card", "measured", "good-enough"]
-    assert names[5:] == ["until-it-is-good", "support-bot-nf4", "support-tone"]
+    assert names[5:] == ["until-it-is-good", "support-bot-nf4", "support-tone", "kind", "kinder"]
     loads = [recipe.load.method for recipe in found if recipe.load]
-    assert loads == ["full", "full", "nf4", "full", "full", "full", "nf4", "full"]
+    assert loads == ["full", "full", "nf4", "full", "full", "full", "nf4", "full", "full", "full"]
     assert found[7].base == found[0]

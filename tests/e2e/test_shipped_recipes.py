@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,66 @@ def test_merged(tmp_path: Path) -> None:
         with torch.no_grad():
             said.append(model(input_ids=torch.tensor([[5, 80, 12, 40]])).logits)
     torch.testing.assert_close(*said, rtol=1e-4, atol=1e-4)
+
+
+def copied(folder: Path, recipe: str) -> Workspace:
+    """All recipes with a tiny model in place of their own; those that build on others find them."""
+    shutil.copytree(RECIPES, folder / "recipes")
+    tiny.write_model(folder / "model", tied=True)
+    for file in (folder / "recipes").rglob("*.toml"):
+        text = re.sub(r'base = "[^"]*"', f'base = "file:{folder / "model"}"', file.read_text(encoding="utf-8"))
+        text = re.sub(r"^revision = .*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^seed = 42$", 'seed = 42\nthreads = 1\ndevice = "cpu"', text, flags=re.MULTILINE)
+        file.write_text(text.replace("max_length = 96", "max_length = 400"), encoding="utf-8")
+    return Workspace(folder / "recipes" / Path(recipe).parent)
+
+
+PPO = ("train.ppo.max_steps=2", "train.ppo.max_new_tokens=8", "evaluate.samples.max_new_tokens=4")
+
+
+@pytest.mark.slow
+def test_rlhf(tmp_path: Path) -> None:
+    """Three recipes that are one graph."""
+    workspace = copied(tmp_path, "rlhf/ppo.toml")
+    overrides = [part for override in PPO for part in ("--set", override)]
+    result = workspace.run(*overrides, recipe="ppo.toml").result
+    trained = [node for node in statuses(result) if node.rpartition("/")[2] == "train"]
+    assert trained == ["rlhf-sft/train", "rlhf-reward/train", "train"]
+    measured = workspace.run(recipe="reward.toml").result
+    assert statuses(measured)["train"] == "cached"
+    assert 0 <= measured["metrics"]["preference.accuracy"]["after"] <= 1
+
+
+@pytest.mark.slow
+def test_ppo_qlora_llama2(tmp_path: Path) -> None:
+    """Policy and reward model on quantized weights."""
+    workspace = copied(tmp_path, "ppo_qlora_llama2.toml")
+    workspace.edit_file("reward_qlora_llama2.toml", "batch_size = 16", "max_steps = 2\nbatch_size = 16")
+    workspace.edit_file("reward_qlora_llama2.toml", 'train.jsonl"', 'train.jsonl"\nsplit = "train[:64]"')
+    overrides = [part for override in PPO for part in ("--set", override)]
+    result = workspace.run(*overrides, recipe="ppo_qlora_llama2.toml").result
+    assert result["status"] == "succeeded"
+    assert {"reward-qlora-llama2/train", "train"} <= statuses(result).keys()
+    config = adapter_config(workspace, "ppo-qlora-llama2")
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (64, 16, "CAUSAL_LM")
+
+
+@pytest.mark.slow
+def test_ppo_gpt2(tmp_path: Path) -> None:
+    """With a pattern in place of the classifier, which no tiny model can be."""
+    tiny.write_model(tmp_path / "model", architecture="gpt2", chat_template=None)
+    text = (RECIPES / "ppo_gpt2.toml").read_text(encoding="utf-8").replace('"file:data/', f'"file:{RECIPES}/data/')
+    classifier = '{ model = "hub:lvwerra/distilbert-imdb", label = "POSITIVE" }'
+    assert classifier in text
+    (tmp_path / "ppo_gpt2.toml").write_text(text.replace(classifier, '{ pattern = "[aeiou]" }'), encoding="utf-8")
+    changes = (f'model.base="file:{tmp_path / "model"}"', "train.ppo.max_steps=2", "threads=1", 'device="cpu"')
+    longer = ("data.prompts.max_length=200",)
+    overrides = [part for change in (*changes, *longer) for part in ("--set", change)]
+    workspace = Workspace(tmp_path)
+    result = workspace.run(*overrides, recipe="ppo_gpt2.toml").result
+    assert "train" in statuses(result)
+    config = adapter_config(workspace, "ppo-gpt2")
+    assert (config["r"], config["target_modules"]) == (16, ["c_attn", "c_fc", "c_proj"])
 
 
 def test_without_a_network_the_gated_model_is_one_clear_line(tmp_path: Path) -> None:

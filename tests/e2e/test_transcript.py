@@ -21,7 +21,7 @@ LIFECYCLE = ("recipe_before_stage", "recipe_after_stage", "recipe_stage_failed",
 def test_every_lifecycle_hook_is_in_the_transcript() -> None:
     """A new hook must be added here: one that registers nothing observes."""
     hooks = [name for name in vars(hookspecs) if name.startswith("recipe_")]
-    registering = re.compile(r"recipe_(\w+_methods|sources|data_formats|runners)")
+    registering = re.compile(r"recipe_(\w+_methods|sources|data_formats|reward_sources|runners)")
     assert sorted(name for name in hooks if not registering.fullmatch(name)) == sorted(LIFECYCLE)
     assert all(f"def {name}(" in OBSERVER for name in LIFECYCLE)
 

@@ -121,7 +121,8 @@ def test_any_option_is_taken_or_refused_with_a_place(table: str, key: str, value
     refused_or_valid(json.dumps(tree).encode())
 
 
-METHODS = [*(name for _, name in builtins().methods), "rouge"]
+# No schema knows that a method works on reward models alone, and on pairs.
+METHODS = [*(name for _, name in builtins().methods if name != "preference"), "rouge"]
 
 
 @settings(deadline=None)

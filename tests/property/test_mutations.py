@@ -170,7 +170,9 @@ def refused_at(mistake: Mistake) -> set[int]:
     """The lines of the problems that are told; none where the recipe is taken as valid."""
     try:
         syntax = mistake.file.rpartition(".")[2]
-        document = parse(mistake.text.encode(), mistake.file, syntax=syntax)  # type: ignore[arg-type]
+        # Beside the others, which some of them build on.
+        file = str(RECIPES / mistake.file)
+        document = parse(mistake.text.encode(), file, syntax=syntax)  # type: ignore[arg-type]
         validate(apply(document, ()), builtins())
     except InvalidRecipe as refused:
         return {problem.line for problem in refused.problems}

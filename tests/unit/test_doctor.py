@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from recipe_engine.doctor.finding import Finding, ask_all, gib
+from recipe_engine.device_memory import gib
+from recipe_engine.doctor.finding import Finding, ask_all
 from recipe_engine.doctor.machine import (
     cards,
     driver_version,

@@ -75,8 +75,14 @@ def test_every_known_key_is_explained() -> None:
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("learning_rate", "Did you mean train.sft.learning_rate?"),
-        ("learning_rte", "Did you mean train.sft.learning_rate?"),
+        (
+            "learning_rate",
+            "Did you mean train.ppo.learning_rate or train.reward.learning_rate or train.sft.learning_rate?",
+        ),
+        (
+            "learning_rte",
+            "Did you mean train.ppo.learning_rate or train.reward.learning_rate or train.sft.learning_rate?",
+        ),
         ("sft", "Did you mean train.sft?"),
         ("trian", "Did you mean train?"),
         ("train.sft.epoch", "Did you mean epochs?"),

@@ -51,6 +51,25 @@ def test_evaluations_without_training_measure_the_base_alone() -> None:
     }
 
 
+PAIRS = """\
+[adapt.lora]
+[train.reward]
+[evaluate.preference]
+[data.train]
+source = "file:pairs.jsonl"
+format = "preference"
+[data.eval]
+source = "file:pairs.jsonl"
+format = "preference"
+"""
+
+
+def test_what_measures_reward_models_alone_has_no_base_to_measure() -> None:
+    nodes = nodes_of(LOAD + PAIRS)
+    assert [name for name in nodes if name.startswith("evaluate")] == ["evaluate.preference@result"]
+    assert nodes["evaluate.preference@result"].inputs["model"] == "train"
+
+
 def test_a_data_set_of_another_name_is_prepared_under_it() -> None:
     text = SMALL.replace("[data.train]", "[data.poems]").replace("[train.sft]", '[train.sft]\ndata = "poems"')
     assert nodes_of(text)["train"].inputs["data.train"] == "prepare.poems"
@@ -104,6 +123,7 @@ def test_a_worker_is_told_all_options() -> None:
         "inputs": {},
         "implementation": "recipe_engine.methods.load_nf4:LoadNf4",
         "source": "model",
+        "sources": {},
         "consumes": False,
         "seed": node_seed(0, "load"),
     }

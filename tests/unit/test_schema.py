@@ -109,7 +109,8 @@ def test_the_schema_of_a_builtin_method_is_a_schema(method: Method) -> None:
 def test_the_defaults_of_a_builtin_method_are_valid(method: Method) -> None:
     schema = method_schema(method)
     defaults = {name: found["default"] for name, found in schema["properties"].items() if "default" in found}
-    assert list(Draft202012Validator({**schema, "required": []}).iter_errors(defaults)) == []
+    wrong = Draft202012Validator(schema).iter_errors(defaults)
+    assert [error for error in wrong if error.validator != "required"] == []
 
 
 def test_the_schema_of_a_data_table_has_the_formats_keys() -> None:

@@ -48,9 +48,9 @@ def test_a_number_that_no_recipe_may_hold_is_refused(value: float) -> None:
 
 
 def test_a_resolved_recipe_is_the_same_recipe() -> None:
-    texts = [SMALL, *(path.read_text() for path in sorted(RECIPES.rglob("*.toml")))]
-    for text in texts:
-        recipe = recipe_of(text)
-        again = recipe_of(to_toml(recipe.to_table()))
+    texts = {"r.toml": SMALL, **{str(path): path.read_text() for path in sorted(RECIPES.rglob("*.toml"))}}
+    for file, text in texts.items():
+        recipe = recipe_of(text, file=file)
+        again = recipe_of(to_toml(recipe.to_table()), file=file)
         assert again.to_table() == recipe.to_table()
         assert [table.options for table in again.stages()] == [table.options for table in recipe.stages()]

@@ -97,7 +97,7 @@ FAMILIES: dict[str, dict[str, Case]] = {
     },
     "names": {
         "a method, a near one": LOAD.replace("load.full", "load.ful"),
-        "a method, none near": LOAD + "[adapt.lora]\n[train.ppo]\n",
+        "a method, none near": LOAD + "[adapt.lora]\n[train.distil]\n",
         "a method by its key": LOAD + '[evaluate.again]\nmethod = "perplxity"\n',
         "a method that is no text": LOAD + "[evaluate.again]\nmethod = 3\n",
         "a format, a near one": TRAIN.replace("instruction", "instructions"),
@@ -178,7 +178,7 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a wrong value over a right one": (LOAD, 'name="x"', "name=3"),
         "a right value over a wrong one, and another": (LOAD, "seed=-1", "seed=1", "name=3"),
         "an unknown table": (LOAD, "trian.sft.epochs=2"),
-        "an unknown method": (LOAD, "train.ppo.epochs=2"),
+        "an unknown method": (LOAD, "train.distil.epochs=2"),
         "a key that is missing in a table it makes": (LOAD, "data.train.format=chat"),
         "in the file and in an override": (LOAD + "zzz = 1\n", "seed=-1"),
     },
@@ -251,7 +251,7 @@ rank = 0
 alpha = "big"
 [train.sft]
 epochs = 0
-[train.ppo]
+[train.distil]
 [data.train]
 format = "poem"
 [evaluate.perplexity]
@@ -504,9 +504,9 @@ def with_broken() -> Catalogue:
 
 
 def test_a_method_of_a_plugin_that_is_broken_says_what_broke_it(with_broken: Catalogue) -> None:
-    text = LOAD + "[adapt.lora]\n[train.dpo]\n"
+    text = LOAD + "[adapt.lora]\n[train.kto]\n"
     assert refusal(text, catalogue=with_broken).splitlines()[0] == (
-        'r.toml:7:8: train.dpo: unknown train method "dpo". Installed: sft. '
+        'r.toml:7:8: train.kto: unknown train method "kto". Installed: ppo, reward, sft. '
         "The plugin broken_plugin could not be loaded: ModuleNotFoundError: No module named 'fast_kernels'"
     )
 

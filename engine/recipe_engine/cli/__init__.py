@@ -33,6 +33,7 @@ COMMANDS = {
     "fmt": "Lay recipes out in one style; comments stay.",
     "convert": "Write a recipe in the other syntax, TOML or JSON.",
     "completion": "Print the completion script of a shell.",
+    "estimate": "Say how much memory each stage needs, and whether it fits.",
     "doctor": "Say what this machine can do, and how to mend it.",
     "schema": "Print the JSON Schema of recipes, for editors.",
     "import": "Make a recipe of another program's configuration.",

@@ -124,7 +124,7 @@ def open_recipe(
     Args:
         recipe_file: the file.
         overrides: ``key=value`` each.
-        folders: what the relative paths of the recipe's lineage are relative to, where not their own folders.
+        folders: what the relative paths of the recipe's parts are relative to, where not their own folders.
         by_lock: whether a named result that moves, such as ``latest``, is the one that is locked.
 
     Raises:
@@ -136,12 +136,14 @@ def open_recipe(
     from recipe_engine.validate import validate
 
     composition = compose(recipe_file, overrides, partial(_named_result, Path(recipe_file) if by_lock else None))
-    lineage = composition.lineage()
-    places = folders or [part.folder for part in lineage]
-    files = [file for part, folder in zip(lineage, places, strict=True) for file in part.plugin_files(folder)]
+    parts = composition.parts()
+    places = folders or [part.folder for part in parts]
+    files = [file for part, folder in zip(parts, places, strict=True) for file in part.plugin_files(folder)]
     catalogue = load_catalogue(files=dict.fromkeys(files))
     recipe = validate(composition, catalogue)
-    return _moved(recipe, folders) if folders else recipe, catalogue
+    return _moved(
+        recipe, dict(zip([part.name for part in recipe.parts()], folders, strict=True))
+    ) if folders else recipe, catalogue
 
 
 def _named_result(recipe_file: Path | None, reference: str) -> tuple[Path, Pinned]:
@@ -178,11 +180,13 @@ def open_run_recipe(registry: Registry, record: RunRecord) -> tuple[Recipe, Cata
     return open_recipe(str(recipe_file), (), [Path(folder) for folder in folders])
 
 
-def _moved(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
+def _moved(recipe: Recipe, folders: Mapping[str, Path]) -> Recipe:
+    """The recipe with another folder for each of its parts, by name."""
     from dataclasses import replace
 
-    base = _moved(recipe.base, folders[:-1]) if recipe.base else None
-    return replace(recipe, folder=folders[-1], base=base)
+    base = _moved(recipe.base, folders) if recipe.base else None
+    rewards = {name: _moved(other, folders) for name, other in recipe.rewards.items()}
+    return replace(recipe, folder=folders[recipe.name], base=base, rewards=rewards)
 
 
 def open_registry(*, create: bool = True) -> Registry:

@@ -91,8 +91,10 @@ class Display:
             self._console.print(f"{event['node']}: {amount}, {left:.0f} s left", markup=False)
 
     def _on_node_metrics(self, event: Mapping[str, Any]) -> None:
-        if self._live and self._task is not None and "loss" in event["values"]:
-            self._progress.update(self._task, loss=f"loss {event['values']['loss']:.3f}")
+        values = event["values"]
+        name = "score" if "score" in values else "loss"  # where there is a reward, its loss says little
+        if self._live and self._task is not None and name in values:
+            self._progress.update(self._task, loss=f"{name} {values[name]:.3f}")
 
     def _on_node_message(self, event: Mapping[str, Any]) -> None:
         self._console.print(f"{event['node']}: {event['text']}", markup=False)

@@ -59,6 +59,7 @@ def _about_json(entry: Entry) -> dict[str, Any]:
         "summary": entry.summary,
         "distribution": entry.brought_by or None,
         "format": entry.of or None,
+        "reward": entry.judge or None,
         "option": _option_json(entry) if entry.option else None,
     }
 
@@ -83,7 +84,7 @@ def _text(key: str, entry: Entry) -> str:
     """An entry for people: what it means, then its facts, then what can stand in it."""
     formatter = click.HelpFormatter(width=_width())
     if key:
-        origin = f" (format {entry.of})" if entry.of else ""
+        origin = f" (format {entry.of})" if entry.of else f" (reward {entry.judge})" if entry.judge else ""
         formatter.write(click.style(f"{key}{origin}", bold=True) + "\n")
     formatter.write_text(entry.summary)
     facts = _facts(entry)
@@ -121,7 +122,7 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
 
 def _line(entry: Entry) -> str:
     """An entry in the list of what it stands in."""
-    of = f" Format {entry.of}." if entry.of else ""
+    of = f" Format {entry.of}." if entry.of else f" Reward {entry.judge}." if entry.judge else ""
     if entry.option is None:
         return f"{entry.summary}{of}"
     default = _default(entry)

@@ -14,7 +14,7 @@ OUTPUT_VERSION = 1
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """List what is installed: the plugins, and the methods, sources and formats that each brings."""
+    """List what is installed: the plugins, and the methods, sources, formats and rewards that each brings."""
     from recipe_engine.plugins import load_catalogue
 
     plugins = load_catalogue().plugins

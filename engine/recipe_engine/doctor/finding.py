@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     """Looks at one thing."""
 
 State = Literal["ok", "warning", "problem", "unknown"]
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +56,6 @@ def ask_all(probes: Mapping[str, Probe], seconds: float) -> list[Finding]:
         for name, answer in asked.items()
         for finding in _answer(name, answer, max(deadline - time.monotonic(), 0), seconds)
     ]
-
-
-def gib(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / _GIB:.1f} GiB"
 
 
 def _asked(probe: Probe) -> Future[Sequence[Finding]]:

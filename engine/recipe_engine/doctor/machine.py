@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipe_engine.doctor.finding import Finding, gib
+from recipe_engine.device_memory import control_group, gib, meminfo
+from recipe_engine.doctor.finding import Finding
 from recipe_engine.lock import cpu_flags, physical_cores
 
 if TYPE_CHECKING:
@@ -59,10 +60,9 @@ def look_at_memory(root: Path = Path("/")) -> Sequence[Finding]:
     Args:
         root: of the file system.
     """
-    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    sizes = {name: int(value.split()[0]) << 10 for name, _, value in (line.partition(":") for line in lines)}
+    sizes = meminfo(root)
     total, free = sizes["MemTotal"], sizes["MemAvailable"]
-    limit, used = _control_group(root)
+    limit, used = control_group(root)
     of = "of"
     if limit is not None and limit < total:
         total, free, of = limit, min(free, max(limit - used, 0)), "of the control group's"
@@ -70,20 +70,6 @@ def look_at_memory(root: Path = Path("/")) -> Sequence[Finding]:
     if free < _LITTLE_MEMORY:
         return [Finding("memory", "warning", text, "End what uses it: ps aux --sort=-rss | head")]
     return [Finding("memory", "ok", text)]
-
-
-def _control_group(root: Path) -> tuple[int | None, int]:
-    """Limit and use in bytes; the limit is ``None`` where there is none."""
-    group = root / "sys/fs/cgroup"
-    for limit, used in (
-        (group / "memory.max", group / "memory.current"),
-        (group / "memory/memory.limit_in_bytes", group / "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return int(limit.read_text(encoding="ascii")), int(used.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # another version of control groups, or "max"
-            continue
-    return None, 0
 
 
 def look_at_disk(home: Path) -> Sequence[Finding]:

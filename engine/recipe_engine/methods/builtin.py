@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.descriptors import LANGUAGE_MODELS, DataFormat, Method, Payload, Requirement, Runner, Source
+from recipe_engine.descriptors import (
+    LANGUAGE_MODELS,
+    DataFormat,
+    Method,
+    Payload,
+    Requirement,
+    RewardSource,
+    Runner,
+    Source,
+)
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
 from recipe_engine.methods.hub_token import hub_needs
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.metrics.measures import ROUGES
+from recipe_engine.methods.rewards import options as rewards
 from recipe_engine.methods.sources import references
 from recipe_engine.training.layout import layout_of
-from recipe_engine.training.options import TrainSft
+from recipe_engine.training.options import TrainReward, TrainSft
+from recipe_engine.training.ppo.options import TrainPpo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +35,7 @@ _TRANSFORMERS = Requirement(
     symbols=("transformers:AutoModelForCausalLM", "transformers:Trainer"),
 )
 _PEFT = Requirement(package="peft", specifier=">=0.21", symbols=("peft:LoraConfig", "peft:get_peft_model"))
+_ACCELERATE = Requirement(package="accelerate", specifier=">=1.15")
 _SACREBLEU = Requirement(
     package="sacrebleu",
     specifier=">=2.5",
@@ -126,13 +138,45 @@ def recipe_train_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.train_sft:TrainSft",
         revision=2,
         seeded=True,
-        requires=(_TORCH, _TRANSFORMERS, Requirement(package="accelerate", specifier=">=1.15")),
+        requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
         devices=lambda chosen: chosen.devices(),
+    )
+    yield Method(
+        name="reward",
+        summary="A reward model from pairs of a better and a worse answer",
+        options=TrainReward,
+        implementation="recipe_engine.methods.train_reward:TrainReward",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
+        packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
+        data=lambda chosen: chosen.data_sets(),
+        data_kinds={role: frozenset({"preference"}) for role in ("train", "eval")},
+        takes=frozenset({"causal_lm", "adapter"}),
+        gives="reward_model",
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.reward_clashes,
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
+        devices=lambda chosen: chosen.devices(),
+    )
+    yield Method(
+        name="ppo",
+        summary="Proximal policy optimization: more of the answers that a reward likes",
+        options=TrainPpo,
+        implementation="recipe_engine.methods.train_ppo:TrainPpo",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=(*_MODEL_PACKAGES, "peft"),
+        data=lambda chosen: chosen.data_sets(),
+        data_kinds={"prompts": frozenset({"prompt"})},
+        takes=frozenset({"causal_lm", "adapter"}),
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.ppo_clashes,
+        settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
     )
 
 
@@ -148,6 +192,18 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         compares=True,
         metrics=("loss", "perplexity"),
         **_ASKING,
+    )
+    yield Method(
+        name="preference",
+        summary="Share of pairs in which the better answer has the higher score",
+        options=options.EvaluatePreference,
+        implementation="recipe_engine.methods.evaluate:PreferenceAccuracy",
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
+        data=lambda chosen: {"eval": chosen.data},
+        data_kinds={"eval": frozenset({"preference"})},
+        takes=frozenset({"reward_model"}),
+        metrics=("accuracy", "margin", "calibration_error"),
     )
     yield Method(
         name="samples",
@@ -282,6 +338,47 @@ def recipe_data_formats() -> Iterator[DataFormat]:
         options=options.FormatPrompt,
         implementation="recipe_engine.methods.formats.others:Prompt",
         kind="prompt",
+    )
+
+
+@hookimpl(trylast=True)
+def recipe_reward_sources() -> Iterator[RewardSource]:
+    """What judges answers."""
+    yield RewardSource(
+        name="recipe",
+        summary="The reward model that another recipe makes",
+        options=rewards.RewardRecipe,
+        implementation="recipe_engine.methods.rewards.models:RecipeReward",
+        packages=_MODEL_PACKAGES,
+        timed=False,
+    )
+    yield RewardSource(
+        name="model",
+        summary="A model that classifies texts",
+        options=rewards.RewardModel,
+        implementation="recipe_engine.methods.rewards.models:ModelReward",
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=(*_MODEL_PACKAGES, "tokenizers"),
+        source=lambda chosen: chosen.source(),
+        timed=False,
+    )
+    yield RewardSource(
+        name="pattern",
+        summary="Whether a regular expression is found",
+        options=rewards.RewardPattern,
+        implementation="recipe_engine.methods.rewards.texts:PatternReward",
+        check=lambda chosen: chosen.check(),
+    )
+    yield RewardSource(
+        name="json_schema",
+        summary="Whether the answer is JSON that a schema allows",
+        options=rewards.RewardJsonSchema,
+        implementation="recipe_engine.methods.rewards.texts:JsonSchemaReward",
+        requires=(Requirement(package="jsonschema", symbols=("jsonschema:Draft202012Validator",)),),
+        packages=("jsonschema",),
+        check=lambda chosen: chosen.check(),
+        source=lambda chosen: chosen.source(),
+        source_kind="data",
     )
 
 

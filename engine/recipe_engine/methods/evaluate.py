@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
-from recipe_engine.methods.metrics.measures import Surprise
+from recipe_engine.methods.metrics.measures import Preference, Surprise
 from recipe_engine.methods.metrics.result import result_of
 from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.row_loss import row_losses
-from recipe_engine.training.rows import Row, end_tokens, read_rows
+from recipe_engine.training.rows import Row, end_tokens, read_pairs, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -39,6 +39,25 @@ class Perplexity(_Evaluation):
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )
         return result_of(request, Surprise(), counts, tokens=sum(tokens for _, tokens in counts))
+
+
+class PreferenceAccuracy(_Evaluation):
+    """How a reward model judges pairs of answers."""
+
+    def run(self, request: StageRequest) -> StageResult:
+        """Metrics: ``accuracy``, ``margin``, ``calibration_error``; the number of pairs is a fact."""
+        from recipe_engine.training.reward import pair_scores
+
+        pairs = read_pairs(request.inputs.data["eval"])
+        chosen, rejected = pair_scores(
+            request.inputs.model,
+            pairs,
+            _tokenizer(request).pad_token_id,
+            batch_size=request.options.batch_size,
+            progress=lambda done, total: request.reporter.progress(done // 2, total // 2, "rows"),
+        )
+        measure = Preference()
+        return result_of(request, measure, measure.count((chosen - rejected).tolist()), pairs=len(pairs))
 
 
 class Answers(_Evaluation):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.training.options import TrainReward
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,13 +41,11 @@ def outlined_layers(outline: ModelOutline) -> Layers:
     """The modules of a model that is not loaded yet, by the names and shapes of its weights."""
     owners = {name.rpartition(".")[0]: shape for name, shape in outline.tensors.items() if name.endswith(".weight")}
     linear = {
-        name: (shape[0], shape[1])
-        for name, shape in owners.items()
-        if len(shape) == 2 and _last(name) not in EMBEDDINGS
+        name: (shape[0], shape[1]) for name, shape in owners.items() if len(shape) == 2 and last(name) not in EMBEDDINGS
     }
     paths = [name.split(".") for name in outline.tensors]
     modules = {".".join(path[:end]) for path in paths for end in range(1, len(path))}
-    has_head = any(_last(name) in HEADS for name in modules)
+    has_head = any(last(name) in HEADS for name in modules)
     tied = bool(outline.config.get("tie_word_embeddings", not has_head))
     return Layers(linear, frozenset(modules), tied, any(name.endswith(".bias") for name in outline.tensors))
 
@@ -65,7 +64,7 @@ def lora_fits(options: AdaptLora, layers: Layers) -> Iterator[tuple[str, str, st
         yield from _saved(name, layers)
     if options.bias != "none" and not layers.biased:
         yield "bias", "this model has no biases", "Remove it."
-    chosen = [shape for name, shape in layers.linear.items() if _is_target(name, options.target_modules)]
+    chosen = [shape for name, shape in layers.linear.items() if is_target(name, options.target_modules)]
     narrowest = min((min(shape) for shape in chosen), default=options.rank)
     if options.changes_base and options.rank > narrowest:
         yield (
@@ -107,13 +106,43 @@ def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tup
     return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
 
 
+def reward_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """A reward model has a head of its own; that of the language model is not used."""
+    adapt = before.get("adapt")
+    found = []
+    for key in ("target_modules", "modules_to_save", "train_only"):
+        names = getattr(adapt, key, None)
+        heads = [name for name in names or () if not isinstance(names, str) and last(name) in HEADS]
+        if heads:
+            found.append(("", f"a reward model has no {heads[0]}, which predicts tokens", f"adapt.{key}"))
+    return found
+
+
 def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """An adapter is merged into weights, and into weights that are not quantized."""
     if options.merged and isinstance(before.get("load"), LoadNf4 | LoadInt8):
         return [("merged", "an adapter cannot be merged into quantized weights without rounding it away", "load")]
     if options.merged and isinstance(before.get("adapt"), AdaptFull):
         return [("merged", "there is no adapter: the result is a whole model without it", "adapt")]
+    if options.merged and isinstance(before.get("train"), TrainReward):
+        return [("merged", "a reward model is exported as an adapter, or trained whole with adapt.full", "train")]
     return []
+
+
+def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """The policy that writes is the one that learns, and with its adapter off it is what it was before."""
+    adapt = before.get("adapt")
+    if not isinstance(adapt, AdaptLora):
+        return []
+    found = []
+    if adapt.dropout:
+        found.append(("", "it trains without dropout: answers are learned as they were written", "adapt.dropout"))
+    if adapt.changes_base:
+        message = f"without an adapter of {adapt.init} the model is another than it was, and nothing to be held to"
+        found.append(("", message, "adapt.init"))
+    if adapt.bias != "none":
+        found.append(("", "biases stay changed where the adapter is off: it would be held to itself", "adapt.bias"))
+    return found
 
 
 ON_TOP = "bias, modules_to_save, dora, init and new_tokens do not work on top of another recipe's adapter"
@@ -134,7 +163,7 @@ def precision(load: Any) -> tuple[str, str]:
 
 def named(names: Iterable[str]) -> str:
     """Last parts of module names, each once: how people call them."""
-    return ", ".join(sorted({_last(name) for name in names}))
+    return ", ".join(sorted({last(name) for name in names}))
 
 
 def ends(module: str, name: str) -> bool:
@@ -144,14 +173,14 @@ def ends(module: str, name: str) -> bool:
 
 def _target(name: str, layers: Layers) -> Iterator[tuple[str, str, str]]:
     hint = f"Its linear layers are {named(layers.linear)}."
-    if _last(name) in HEADS and layers.tied:
+    if last(name) in HEADS and layers.tied:
         yield "target_modules", f"{name} is the embedding once more in this model, which an adapter would part", hint
     elif not any(ends(module, name) for module in layers.linear):
         yield "target_modules", f"no linear layer of this model is named {name}", hint
 
 
 def _saved(name: str, layers: Layers) -> Iterator[tuple[str, str, str]]:
-    if layers.tied and _last(name) in HEADS | EMBEDDINGS:
+    if layers.tied and last(name) in HEADS | EMBEDDINGS:
         message = f"{name} is both the embedding and the head of this model; trained apart they would differ"
         yield "modules_to_save", message, "Remove it."
     else:
@@ -164,11 +193,13 @@ def _module(key: str, name: str, layers: Layers) -> Iterator[tuple[str, str, str
         yield key, f"no module of this model is named {name}", f"It has {named(layers.modules)}."
 
 
-def _is_target(module: str, targets: str | tuple[str, ...]) -> bool:
+def is_target(module: str, targets: str | tuple[str, ...]) -> bool:
+    """Whether a linear layer gets an adapter, by its dotted name and what ``target_modules`` says."""
     if isinstance(targets, str):
-        return _last(module) not in HEADS
+        return last(module) not in HEADS
     return any(ends(module, name) for name in targets)
 
 
-def _last(name: str) -> str:
+def last(name: str) -> str:
+    """The last part of a dotted name."""
     return name.rpartition(".")[2]

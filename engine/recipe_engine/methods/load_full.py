@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SETTINGS = "load.json"
 _ON_THIS_MACHINE = "local files"
 _CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
 
 
 class LoadFull:
@@ -55,22 +56,32 @@ class LoadFull:
 def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
     """A causal language model from a folder of safetensors, in evaluation mode and with every parameter frozen.
 
+    Args:
+        folder: with configuration and weights.
+        dtype: of weights that are not quantized.
+        device: ``cpu`` or ``cuda``.
+        more: for transformers' ``from_pretrained``.
+
     Raises:
         UnresolvedInput: where transformers does not know the architecture or the files do not fit together.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"{config.model_type} is no causal language model")
+        # Given a folder, transformers maps its files into memory, and their pages stay beside what is made of them.
+        model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=_weights(folder),
+            generation_config=_generation_config(folder),
             dtype=getattr(torch, dtype),
             device_map={"": device},
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
             **more,
         )
@@ -88,6 +99,36 @@ def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
         )
     model.requires_grad_(requires_grad=False)
     return model.eval()
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """Name of each tensor -> what reads it when it is asked to."""
+    from safetensors import safe_open
+
+    weights = {}
+    for name in _weight_files(folder):
+        opened: Any = safe_open(folder / name, framework="pt", backend="pread")
+        weights.update({key: opened.get_slice(key) for key in opened.keys()})  # noqa: SIM118 -- it is no dictionary
+    return weights
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Those that transformers would read: a repository may hold the same weights under other names, too."""
+    if (folder / _WEIGHTS).exists():
+        return [_WEIGHTS]
+    index = json.loads((folder / f"{_WEIGHTS}.index.json").read_bytes())
+    return sorted(set(index["weight_map"].values()))
+
+
+def _generation_config(folder: Path) -> Any:
+    """What ``from_pretrained`` takes: the model's own, or what its configuration says of generation."""
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").exists():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        folder, config_file_name=_CONFIG, local_files_only=True, _from_model_config=True
+    )
 
 
 def gguf_file(source: ResolvedSource) -> str | None:

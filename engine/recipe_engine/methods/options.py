@@ -127,6 +127,14 @@ class EvaluatePerplexity:
 
 
 @dataclass(frozen=True)
+class EvaluatePreference:
+    """How often a reward model gives the better of two answers the higher score, and how sure it is."""
+
+    data: str = option("Data set of pairs to measure on.", default="eval", in_key=False)
+    batch_size: int = option("Pairs of one forward pass.", default=16, minimum=1, unit="pairs")
+
+
+@dataclass(frozen=True)
 class EvaluateSamples:
     """A few greedy answers, to be read by people."""
 
@@ -252,6 +260,12 @@ class FormatPrompt:
 
     field: str = option("Field that holds the prompt: text, or a list of messages.", default="prompt")
     system: str | None = option("System message where the prompt has none.", default=None)
+    template: str | None = option(
+        "Text around the prompt, with {prompt} in it, instead of the tokenizer's chat template; {prompt} alone is a "
+        "text to go on with.",
+        default=None,
+        pattern=r"\{prompt\}",
+    )
 
 
 @dataclass(frozen=True)
@@ -261,6 +275,10 @@ class PairFields:
     prompt: str = option("Field that holds the prompt: text, or a list of messages.", default="prompt")
     chosen: str = option("Field that holds the better answer.", default="chosen")
     rejected: str = option("Field that holds the worse answer.", default="rejected")
+    margin: str | None = option(
+        "Field that holds a number: by how much the better answer is better, in the scores of train.reward.",
+        default=None,
+    )
 
 
 _PAIR_FIELDS = PairFields()

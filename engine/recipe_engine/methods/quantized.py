@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import UnresolvedInput
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from recipe_engine.contract import StageRequest
 
 _CONFIG = "config.json"
+_SHARD = "512MB"
 
 
 def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None:
@@ -28,7 +32,18 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
         UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
     """
     folder = _unquantized(request, dtype)
-    load_pretrained(folder, dtype, request.device, quantization_config=quantization).save_pretrained(request.output)
+    model = load_pretrained(folder, dtype, request.device, quantization_config=quantization)
+    # A shard is copied before it is written.
+    model.save_pretrained(request.output, max_shard_size=_SHARD)
+    del model
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Leave no trace of a model that is not needed any more, as its successor is loaded next."""
+    gc.collect()  # a model is a part of cycles
+    with suppress(AttributeError, OSError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unquantized(request: StageRequest, dtype: str) -> Path:

@@ -31,6 +31,7 @@ def card(recipe: Recipe, outcome: Outcome) -> str:
         outcome: what came of it.
     """
     what = f"A PEFT adapter for `{outcome.base}`" if outcome.is_adapter else f"A model fine-tuned from `{outcome.base}`"
+    what += ", a reward model that scores answers" if outcome.is_reward else ""
     sections = [
         metadata(recipe, outcome),
         f"# {recipe.name}\n\n{what}, made by the recipe engine from the recipe below.",
@@ -46,20 +47,26 @@ def card(recipe: Recipe, outcome: Outcome) -> str:
 
 def _loading(recipe: Recipe, outcome: Outcome) -> str:
     here = outcome.repository or "."
-    if not outcome.is_adapter:
-        return (
-            "## Load it\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{here}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{here}")\n```'
-        )
-    on_hub = recipe.source.startswith("hub:")
-    base = f'"{outcome.base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {outcome.base}'
-    return (
-        "## Load it\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
-        f"AutoTokenizer\n\nbase_model = {base}\n"
-        "base = AutoModelForCausalLM.from_pretrained(base_model)\n"
-        f'model = PeftModel.from_pretrained(base, "{here}")\ntokenizer = AutoTokenizer.from_pretrained("{here}")\n```'
-    )
+    auto = "AutoModelForSequenceClassification" if outcome.is_reward else "AutoModelForCausalLM"
+    lines = [f"from transformers import {auto}, AutoTokenizer", ""]
+    if outcome.is_adapter:
+        on_hub = recipe.source.startswith("hub:")
+        base = f'"{outcome.base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {outcome.base}'
+        labels = ", num_labels=1" if outcome.is_reward else ""
+        lines = ["from peft import PeftModel", *lines, f"base_model = {base}"]
+        lines += [f"base = {auto}.from_pretrained(base_model{labels})"]
+        lines += [f'model = PeftModel.from_pretrained(base, "{here}")']
+    else:
+        lines.append(f'model = {auto}.from_pretrained("{here}")')
+    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{here}")')
+    code = "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
+    return f"{code}\n\n{_SCORING}" if outcome.is_reward else code
+
+
+_SCORING = """\
+The score is taken at the last token of a text, which ends an answer. Score one text at a time with
+`model.config.pad_token_id = None`, or pad with a token that is in no text: transformers looks for the end of a text
+before the tokens that pad."""
 
 
 def _evaluation(outcome: Outcome) -> str:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from recipe_engine.report.outcome import Evaluation, Outcome
 
 _HUB = "hub:"
-_TASK = "text-generation"
 
 
 def metadata(recipe: Recipe, outcome: Outcome) -> str:
@@ -21,7 +20,7 @@ def metadata(recipe: Recipe, outcome: Outcome) -> str:
 
     found: dict[str, Any] = {
         "library_name": "peft" if outcome.is_adapter else "transformers",
-        "pipeline_tag": _TASK,
+        "pipeline_tag": _task(outcome),
     }
     if recipe.source.startswith(_HUB):
         found["base_model"] = outcome.base
@@ -37,6 +36,10 @@ def metadata(recipe: Recipe, outcome: Outcome) -> str:
     if results := [*_results(recipe, outcome)]:
         found["model-index"] = [{"name": recipe.name, "results": results}]
     return f"---\n{yaml.safe_dump(found, sort_keys=False, allow_unicode=True)}---"
+
+
+def _task(outcome: Outcome) -> str:
+    return "text-classification" if outcome.is_reward else "text-generation"
 
 
 def _data_sets(recipe: Recipe) -> Iterator[str]:
@@ -55,7 +58,7 @@ def _results(recipe: Recipe, outcome: Outcome) -> Iterator[dict[str, Any]]:
             table = recipe.data[evaluation.data].table
             named = table.source.removeprefix(_HUB) if table.source.startswith(_HUB) else "local"
             data_set = {"name": f"{evaluation.data} ({table.split})", "type": named}
-            yield {"task": {"type": _TASK}, "dataset": data_set, "metrics": metrics}
+            yield {"task": {"type": _task(outcome)}, "dataset": data_set, "metrics": metrics}
 
 
 def _metrics(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,7 @@ class Outcome:
     Attributes:
         base: name of the base model.
         is_adapter: whether it is an adapter, or a whole model.
+        is_reward: whether it gives a score, or answers.
         repository: of the Hub where it goes, ``owner/name``; ``""`` for a folder.
         license: of the result, as the Hub calls it; ``""`` where the recipe says nothing.
         language: that it speaks, as ISO 639 codes.
@@ -53,6 +54,7 @@ class Outcome:
 
     base: str
     is_adapter: bool = True
+    is_reward: bool = False
     repository: str = ""
     license: str = ""
     language: Sequence[str] = ()

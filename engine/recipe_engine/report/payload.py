@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recipe_engine.contract import CARD_FILE, lasting
+from recipe_engine.graph import METRICS_FILE
 from recipe_engine.training.adapters import CONFIG_FILE, OWN_WEIGHTS_FILE
 from recipe_registry import Artifact, digest_of, sha256_bytes, sha256_file, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-
-METRICS_FILE = "metrics.json"
-"""In every artifact: the node's metrics. It is no part of an export."""
 
 
 def payload_files(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_containers import ContainerError
 from recipe_containers.arguments import SHARED_MEMORY, Job, Limits, Mount
+from recipe_engine.device_memory import gib
 from recipe_engine.errors import RecipeError, StageFailed, UnfitEnvironment
 from recipe_engine.images import bring_image
 from recipe_engine.plugins import BUILTIN
@@ -102,8 +103,10 @@ class ContainerHandle:
         ending = self._container.close()
         limit = self._request.container.memory if self._request.container else None
         if ending.out_of_memory and limit:
+            expected = f", and the estimate was {gib(self._request.expected)}" if self._request.expected else ""
             return StageFailed(
-                f"The container used up its memory: container.memory is {limit}.", f"Raise it. {LESS_MEMORY}"
+                f"The container used up its memory: container.memory is {limit}{expected}.",
+                f"Raise it. {LESS_MEMORY}",
             )
         if ending.status is None:
             return StageFailed(

@@ -8,16 +8,26 @@ import random
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.contract import Inputs, ResolvedSource, SourceFile, StageRequest, StageResult
+from recipe_engine.contract import (
+    GivenReward,
+    Inputs,
+    ResolvedSource,
+    RewardRequest,
+    SourceFile,
+    StageRequest,
+    StageResult,
+)
 from recipe_engine.errors import StageFailed
 from recipe_engine.lazy import check_symbols, load_symbol
 from recipe_engine.methods.bars import bars_reported
 from recipe_engine.model import build_data_set
-from recipe_engine.options import build
+from recipe_engine.options import DEFAULT_TIMEOUT, REWARD, build, rewards_of
 from recipe_engine.plugins import Catalogue, load_catalogue
+from recipe_engine.reward_tables import with_rewards
 from recipe_engine.runners.channel import Channel, Reporter
 from recipe_engine.runners.failures import bugs_explained, failures_reported
 from recipe_engine.runners.surroundings import check_surroundings
@@ -62,7 +72,9 @@ class Worker:
         output, work = Path(command["output"]), Path(command["work"])
         output.mkdir()  # by its own user, who may be another one in a container
         work.mkdir(exist_ok=True)
-        request = self._request(node, output, work)
+        rewards = self._rewards(node)  # before the request: whatever is loaded draws on the generators
+        request = replace(self._request(node, output, work), rewards=rewards)
+        _share(rewards, request.inputs.model)
         with bars_reported(request.reporter), bugs_explained(self._author(node)):
             result: StageResult = self._code(node).run(request)
         if result.live is not None:
@@ -149,6 +161,34 @@ class Worker:
             reporter=Reporter(self._channel, node["id"]),
         )
 
+    def _rewards(self, node: Mapping[str, Any]) -> tuple[GivenReward, ...]:
+        """What judges the answers of a training."""
+        given = []
+        for reward in rewards_of(self._options(node)):
+            registered = self._catalogue.rewards[reward.source]
+            check_symbols(registered.descriptor.requires)
+            role = f"{REWARD}.{reward.name}"
+            model = self._materialize(node["inputs"][role]) if role in node["inputs"] else None
+            tokenizer = node["inputs"].get("tokenizer")
+            request = RewardRequest(
+                options=reward.options,
+                source=self._sources.get(node["sources"].get(role)),
+                model=model,
+                tokenizer=self._artifacts[tokenizer] if tokenizer else None,
+                device=self._device,
+            )
+            given.append(
+                GivenReward(
+                    name=reward.name,
+                    weight=reward.table.weight,
+                    timeout=(reward.table.timeout or DEFAULT_TIMEOUT) if registered.descriptor.timed else None,
+                    implementation=registered.descriptor.implementation,
+                    plugin=registered.plugin,
+                    request=request,
+                )
+            )
+        return tuple(given)
+
     def _materialize(self, node_id: str, *, consume: bool = False) -> Any:
         """The live output of a node: what it left in this process, or the same from its artifact."""
         if node_id not in self._live:
@@ -182,7 +222,20 @@ class Worker:
         if node["stage"] == "tokenizer":
             return tuple(node["options"].get("new_tokens", ()))
         registered = self._catalogue.methods.get((node["stage"], node["method"]))
-        return build(registered.descriptor.options, node["options"]) if registered else None
+        if registered is None:
+            return None
+        options = registered.descriptor.options
+        sources = {name: found.descriptor for name, found in self._catalogue.rewards.items()}
+        return build(options, with_rewards(node["options"], options, sources))
+
+
+def _share(rewards: Sequence[GivenReward], policy: Any) -> None:
+    """One base in memory for a policy and the reward models on it."""
+    from recipe_engine.training.sharing import share_frozen_weights
+
+    for model in (reward.request.model for reward in rewards):
+        if model is not None:
+            share_frozen_weights(model, policy)
 
 
 def seed_everything(seed: int) -> None:

@@ -60,8 +60,13 @@ def save_as_plain_adapter(model: Any, folder: Path, base: str, initial: Mapping[
     _write_config(model, folder, base, r=2 * config.r, lora_alpha=alpha, init_lora_weights=True)
 
 
-def load_adapter_weights(model: Any, folder: Path) -> None:
+def load_adapter_weights(model: Any, folder: Path, *, others: frozenset[str] = frozenset()) -> None:
     """Put saved weights into the adapter that ``model`` has already.
+
+    Args:
+        model: a PEFT model.
+        folder: of the adapter.
+        others: tensors of the file that are none of the adapter's.
 
     Raises:
         ValueError: where names or shapes do not match: the artifact is of another adapter.
@@ -70,7 +75,8 @@ def load_adapter_weights(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     own = folder / OWN_WEIGHTS_FILE
-    tensors = load_file(own if own.exists() else folder / WEIGHTS_FILE)
+    saved = load_file(own if own.exists() else folder / WEIGHTS_FILE)
+    tensors = {name: tensor for name, tensor in saved.items() if name not in others}
     expected = {(name, tensor.shape) for name, tensor in _state(model).items()}
     different = {name for name, _ in expected ^ {(name, tensor.shape) for name, tensor in tensors.items()}}
     if different:

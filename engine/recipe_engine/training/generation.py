@@ -1,4 +1,4 @@
-"""Greedy answers for many prompts at once."""
+"""Answers to many prompts at once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ class Decoding:
         max_new_tokens: where an answer is cut.
         temperature: 0 for the most likely answer, more for a random one.
         stops: tokens that end an answer, besides those that tokenizer and model name.
+        min_new_tokens: before which no answer ends.
+        top_k: draw from so many most likely tokens; 0 for all.
+        top_p: draw from the fewest tokens that are together this likely; 1 for all.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     stops: tuple[int, ...] = ()
+    min_new_tokens: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 def greedy(
@@ -57,7 +63,7 @@ def greedy(
     config = generation_config(model, tokenizer, decoding)
     with answering(model), torch.no_grad():
         for positions in by_length(prompts, batch_size):
-            batch = _left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
+            batch = left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
             width = batch["input_ids"].shape[1]
             written = model.generate(**batch, generation_config=config)
             texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -87,7 +93,7 @@ def answering(model: Any) -> Iterator[None]:
 
 
 def generation_config(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
-    """Greedy decoding, or sampling from the whole distribution at a temperature; nothing of the model's own defaults.
+    """Greedy decoding, or sampling at a temperature; nothing of the model's own defaults.
 
     Generation stops at the tokenizer's end-of-sequence token, at those that the model names, and at ``decoding.stops``.
     """
@@ -97,17 +103,19 @@ def generation_config(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
     named = named if isinstance(named, list) else [named]
     ends = sorted({tokenizer.eos_token_id, *decoding.stops, *(token for token in named if token is not None)})
     temperature = decoding.temperature
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    drawn = {"temperature": temperature, "top_k": decoding.top_k, "top_p": decoding.top_p}
     return GenerationConfig(
-        **({"do_sample": False} | sampling),
+        **({"do_sample": True, **drawn} if temperature else {"do_sample": False}),
         max_new_tokens=decoding.max_new_tokens,
+        min_new_tokens=decoding.min_new_tokens or None,
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=ends,
     )
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Any]:
+def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Any]:
+    """``input_ids`` and ``attention_mask``, each (prompts, longest): every prompt ends at the right edge."""
     import torch
 
     width = max(len(prompt) for prompt in prompts)

@@ -35,6 +35,11 @@ def head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     return head
 
 
+def positions_at_once(model: Any) -> int:
+    """Positions whose logits are computed at once, in a chunk of bounded memory."""
+    return max(1, _LOGITS_AT_ONCE // int(model.config.get_text_config().vocab_size))
+
+
 def head_loss(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Summed cross-entropy of the targets, in nats.
 
@@ -48,8 +53,7 @@ def head_loss(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.
     """
     module = model.get_output_embeddings()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    positions = max(1, _LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
-    loss: torch.Tensor = _ChunkedLoss.apply(hidden, targets, head_of(model), positions, *trained)
+    loss: torch.Tensor = _ChunkedLoss.apply(hidden, targets, head_of(model), positions_at_once(model), *trained)
     return loss
 
 

@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from recipe_engine.training.rows import Row
 
 
+class NextToken:
+    """The objective of supervised fine-tuning (:class:`~recipe_engine.training.trainer.Objective`): its labels."""
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        """See :func:`label_loss`."""
+        return label_loss(model, batch)
+
+    def items(self, batch: Mapping[str, Any]) -> int:
+        """The labels of a batch."""
+        return int((batch["labels"] != IGNORE).sum())
+
+    def numbers(self) -> Mapping[str, float]:
+        """Nothing else."""
+        return {}
+
+
 def label_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     """Summed cross-entropy of the labels of a batch, in nats.
 

@@ -16,8 +16,8 @@ MICRO_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class TrainSft:
-    """Supervised fine-tuning: the next token of the answers."""
+class Training:
+    """What all trainings on a fixed set of samples have in common."""
 
     data: str = option("Data set to train on.", default="train", in_key=False)
     eval_data: str = option(
@@ -74,9 +74,6 @@ class TrainSft:
     max_grad_norm: float = option("Gradients are scaled down to this norm; 0 for no clipping.", default=1.0, minimum=0)
     adam_beta1: float = option("AdamW's decay of the first moment.", default=0.9, minimum=0, below=1)
     adam_beta2: float = option("AdamW's decay of the second moment.", default=0.999, minimum=0, below=1)
-    loss_on: Literal["completion", "all"] = option(
-        "Tokens that are learned: the answers, or the prompts too.", default="completion"
-    )
     eval_steps: int | None = option(
         "Measure the loss on eval_data each time after so many steps.",
         default=None,
@@ -150,3 +147,61 @@ class TrainSft:
         if self.micro_batch_size is not None and self.batch_tokens is None and self.rows % self.micro_batch_size:
             found.append(("micro_batch_size", f"it must divide batch_size, which is {self.rows}"))
         return found
+
+
+@dataclass(frozen=True)
+class TrainSft(Training):
+    """Supervised fine-tuning: the next token of the answers."""
+
+    loss_on: Literal["completion", "all"] = option(
+        "Tokens that are learned: the answers, or the prompts too.", default="completion"
+    )
+
+
+@dataclass(frozen=True)
+class TrainReward(Training):
+    """Reward model: the better of two answers gets the higher score (Bradley and Terry, 1952)."""
+
+    batch_size: int | None = option(
+        f"Pairs of one optimizer step, over all devices; {BATCH_SIZE} where batch_tokens is left out too.",
+        default=None,
+        minimum=1,
+        unit="pairs",
+    )
+    batch_tokens: int | None = option(
+        "Tokens of one optimizer step, prompts included and padding not: as many pairs as fit, and at least one.",
+        default=None,
+        minimum=1,
+        unit="tokens",
+    )
+    micro_batch_size: int | None = option(
+        "Pairs that are in memory at once; gradients are accumulated. All of the batch where left out.",
+        default=None,
+        minimum=1,
+        unit="pairs",
+    )
+    micro_batch_tokens: int | None = option(
+        "Tokens that are in memory at once, of at least one pair; gradients are accumulated. "
+        f"With batch_tokens {MICRO_BATCH_TOKENS} where left out, with batch_size all of the batch.",
+        default=None,
+        minimum=1,
+        unit="tokens",
+    )
+    layout: Literal["auto", "padded"] = option(
+        "How answers lie in memory: auto is end to end without padding for every architecture that can keep them "
+        "apart so, padded is side by side.",
+        default="auto",
+    )
+    early_stopping_threshold: float = option(
+        "By how much a loss must be lower to count for early_stopping_patience.",
+        default=0.0,
+        minimum=0,
+        unit="nats a pair",
+        needs="early_stopping_patience",
+    )
+    centering: float = option(
+        "Weight of the square of the sum of a pair's scores, which keeps scores around 0 "
+        "(Eisenstein et al., 2023, use 0.01).",
+        default=0.0,
+        minimum=0,
+    )

@@ -100,9 +100,12 @@ def _rows(number: int, raw: Any, data_format: Format, tokenizer: Any) -> list[Ro
     if data_format.kind == "prompt":
         return [_prompt(number, segments, question, tokenizer) for segments in texts]
     rows = [_answered(number, segments, question, tokenizer) for segments in texts]
-    if data_format.kind == "preference" and rows[0].input_ids == rows[1].input_ids:
+    if data_format.kind != "preference":
+        return rows
+    if rows[0].input_ids == rows[1].input_ids:
         raise ValueError("its two answers are equal")
-    return rows
+    margin = code.margin(raw, options)
+    return [replace(row, margin=margin) for row in rows]
 
 
 def _pair(code: PairCode, raw: Any, options: Any, tokenizer: Any) -> Sequence[Sequence[Segment]]:

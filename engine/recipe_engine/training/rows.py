@@ -25,6 +25,7 @@ class Row:
         prompt_length: tokens before the last answer.
         question: what the last answer replies to, for people.
         reference: the last answer's text, without the end-of-sequence token.
+        margin: by how much an answer is better than the other one of its pair, where the data says so.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Row:
     prompt_length: int
     question: str
     reference: str
+    margin: float = 0.0
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -52,6 +54,11 @@ class Pair:
     chosen: Row
     rejected: Row
 
+    @property
+    def margin(self) -> float:
+        """By how much the better answer is better, where the data says so; 0 elsewhere."""
+        return self.chosen.margin
+
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Write rows in a canonical form: equal rows give equal bytes."""
@@ -66,15 +73,13 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> None:
         "prompt_lengths": np.array([row.prompt_length for row in rows], dtype=np.int64),
     }
     save_file(tensors, folder / TOKENS_FILE)
-    lines = (
-        json.dumps(
-            {"row": row.number, "question": row.question, "reference": row.reference},
-            ensure_ascii=False,
-            sort_keys=True,
-        )
-        for row in rows
-    )
+    lines = (json.dumps(_text(row), ensure_ascii=False, sort_keys=True) for row in rows)
     (folder / TEXTS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _text(row: Row) -> dict[str, Any]:
+    margin = {"margin": row.margin} if row.margin else {}
+    return {"row": row.number, "question": row.question, "reference": row.reference, **margin}
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -98,6 +103,7 @@ def read_rows(folder: Path) -> list[Row]:
                     prompt_length=prompt_length,
                     question=text["question"],
                     reference=text["reference"],
+                    margin=text.get("margin", 0.0),
                 )
             )
             start += length

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class body needs its base
 
 from recipe_engine.training import checkpoint
-from recipe_engine.training.batches import IGNORE, Plan
-from recipe_engine.training.loss import label_loss
 from recipe_engine.training.weights import WEIGHTS, WeightDigests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from recipe_engine.training.batches import Plan
     from recipe_engine.training.watch import Progress
 
 # The name under which the Trainer itself looks for its state.
@@ -130,26 +129,43 @@ class ResumableTrainer(Trainer):
             checkpoint.restore_generators(Path(checkpoint_path))
 
 
+class Objective(Protocol):
+    """What a training makes small: the mean of a loss over the items of a step, such as its labels or its pairs."""
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Sum over the items of one part of a step: a scalar in float32."""
+
+    def items(self, batch: Mapping[str, Any]) -> int:
+        """How many items a part of a step has."""
+
+    def numbers(self) -> Mapping[str, float]:
+        """What else there is to say of the step that was just done; asked once a step."""
+
+
 class PlannedTrainer(ResumableTrainer):
-    """Learns the next token.
+    """Makes an objective small.
 
     What is loaded for one entry of the plan is ``{PARTS: batches}``: they go through the model one after the other, and
     their gradients are added up.
 
     Args:
+        objective: what is made small.
         progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
         mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
         **arguments: of :class:`ResumableTrainer`.
     """
 
-    def __init__(self, *, progress: Progress, mixed_precision: str = "no", **arguments: Any) -> None:
+    def __init__(
+        self, *, objective: Objective, progress: Progress, mixed_precision: str = "no", **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self._objective = objective
         self._progress = progress
         self._products = _DTYPES[mixed_precision]
         # The Trainer's own switch would leave a changed forward method on the model; this leaves nothing.
         self._scaler = torch.amp.GradScaler(self.args.device.type) if mixed_precision == "fp16" else None
         self.accelerator.scaler = self._scaler
-        # compute_loss divides by the labels of the whole step itself.
+        # compute_loss divides by the items of the whole step itself.
         self.loss_is_scaled_for_ga = True
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -162,11 +178,11 @@ class PlannedTrainer(ResumableTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean over the labels of the whole optimizer step, however it is cut into micro-batches."""
+        """Mean over the items of the whole optimizer step, however it is cut into micro-batches."""
         del return_outputs
         on = self._products is not None
         with torch.autocast(self.args.device.type, dtype=self._products, enabled=on):
-            return label_loss(model, inputs) / num_items_in_batch
+            return self._objective.loss(model, inputs) / num_items_in_batch
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._unscale()
@@ -184,7 +200,12 @@ class PlannedTrainer(ResumableTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
         parts = [part for batch in batch_samples for part in batch[PARTS]]
-        return sum((part["labels"] != IGNORE).sum() for part in parts).to(device)
+        return torch.tensor(sum(self._objective.items(part) for part in parts), device=device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """A step's loss, with what the objective says of the step."""
+        more = self._objective.numbers() if "loss" in logs else {}
+        super().log({**logs, **more}, start_time)
 
     def further_state(self) -> dict[str, Any]:
         """The course of the evaluation loss, and the scale of the loss where there is one."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from recipe_engine.contract import Reporter
-    from recipe_engine.training.options import TrainSft
+    from recipe_engine.training.options import Training
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Progress:
 
     Attributes:
         best_step: the step with the lowest evaluation loss; 0 for none.
-        best_loss: that loss, in nats a token; 0 for none.
+        best_loss: that loss; 0 for none.
         lasting_loss: the lowest loss that was lower than the one before by more than the threshold.
         fruitless: evaluations in a row since then.
     """
@@ -55,11 +55,11 @@ class Watch(TrainerCallback):
 
     Args:
         options: of the training.
-        evaluate: measures the evaluation loss, in nats a token.
+        evaluate: measures the evaluation loss, in nats a token or a pair.
         reporter: who is told.
     """
 
-    def __init__(self, options: TrainSft, evaluate: Callable[[], float], reporter: Reporter) -> None:
+    def __init__(self, options: Training, evaluate: Callable[[], float], reporter: Reporter) -> None:
         self._options = options
         self._evaluate = evaluate
         self._reporter = reporter
@@ -124,6 +124,9 @@ class Watch(TrainerCallback):
             control.should_save = True
 
 
+_NUMBERS = ("loss", "grad_norm", "learning_rate", "accuracy", "margin", "eval_loss")
+
+
 def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     """What of a step's log is recorded."""
-    return {name: entry[name] for name in ("loss", "grad_norm", "learning_rate", "eval_loss") if name in entry}
+    return {name: entry[name] for name in _NUMBERS if name in entry}

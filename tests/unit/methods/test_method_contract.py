@@ -1,6 +1,6 @@
 """What every built-in method promises: what it hands on live is what its artifact gives back.
 
-``nf4`` and ``int8`` keep the same promise in tests of their own, as they need bitsandbytes.
+``nf4``, ``int8`` and ``ppo`` keep the same promise in tests of their own, as they need bitsandbytes and a reward.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.training.batches import collate
 from recipe_engine.training.generation import Decoding, greedy
-from recipe_engine.training.options import TrainSft
+from recipe_engine.training.options import TrainReward, TrainSft
+from recipe_engine.training.reward_model import RewardModel, scores
 from recipe_engine.training.rows import read_rows
 
 CATALOGUE = load_catalogue(entry_points=False)
-ELSEWHERE = {("load", "nf4"), ("load", "int8")}
+ELSEWHERE = {("load", "nf4"), ("load", "int8"), ("train", "ppo")}
 SFT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3}
+PAIRS = {"reward", "preference"}
+"""Methods that read pairs of answers."""
 MODELS = ("llama", "gpt2", "tied")
 
 
@@ -74,6 +77,8 @@ CASES = [
     Case("train", "sft", TrainSft(**SFT, loss_on="all", micro_batch_size=2), "tied"),
     Case("train", "sft", TrainSft(**SFT), "gpt2"),
     Case("train", "sft", TrainSft(**SFT, gradient_checkpointing=True)),
+    Case("train", "reward", TrainReward(**SFT, centering=0.01, eval_steps=2)),
+    Case("train", "reward", TrainReward(**SFT, max_steps=2, gradient_checkpointing=True), "gpt2"),
 ]
 TRAININGS = [case for case in CASES if case.stage == "train"]
 Requests = Callable[..., StageRequest]
@@ -99,8 +104,18 @@ def data(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
     }
 
 
+@pytest.fixture(scope="module")
+def pairs(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = {"train": tiny.preference_rows(10), "eval": tiny.preference_rows(4, start=10)}
+    return {
+        role: tiny.prepare_data(folder / role, given, bases["llama"], data_format="preference")
+        for role, given in rows.items()
+    }
+
+
 @pytest.fixture
-def requested(bases: dict[str, Path], data: dict[str, Path], tmp_path: Path) -> Requests:
+def requested(bases: dict[str, Path], data: dict[str, Path], pairs: dict[str, Path], tmp_path: Path) -> Requests:
     """``requested(case)``: a request with inputs of its own, as another process would have them."""
     count = iter(range(99))
 
@@ -120,7 +135,7 @@ def requested(bases: dict[str, Path], data: dict[str, Path], tmp_path: Path) -> 
             source=tiny.resolve(base) if case.stage == "load" else None,
             model=model,
             tokenizer=base,
-            data=data,
+            data=pairs if case.method in PAIRS else data,
             seed=seed,
         )
 
@@ -128,6 +143,9 @@ def requested(bases: dict[str, Path], data: dict[str, Path], tmp_path: Path) -> 
 
 
 def logits(model: Any, data: dict[str, Path]) -> torch.Tensor:
+    """What it says to a few rows: logits, or scores."""
+    if isinstance(model, RewardModel):
+        return torch.tensor(scores(model, [row.input_ids for row in read_rows(data["eval"])], 297, batch_size=2))
     batch = collate(read_rows(data["eval"]), 297)
     del batch["labels"]
     with torch.no_grad():
@@ -167,6 +185,7 @@ def test_a_training_trains_the_adapters_and_nothing_else(case: Case, requested: 
     request = requested(case)
     before = tiny.model_state(request.inputs.model)
     live = tiny.run_stage(case.code, request).live
+    live = live.language_model if isinstance(live, RewardModel) else live
     assert live is request.inputs.model
     after = tiny.model_state(live)
     for name, weight in before["parameters"].items():
@@ -207,6 +226,7 @@ def test_target_modules_that_are_not_there(requested: Requests) -> None:
 
 EVALUATIONS: dict[str, Any] = {
     "perplexity": options.EvaluatePerplexity(batch_size=3),
+    "preference": options.EvaluatePreference(batch_size=3),
     "answers": metrics.EvaluateAnswers(batch_size=3, max_new_tokens=6),
     "samples": options.EvaluateSamples(count=2, max_new_tokens=6),
 }
@@ -231,12 +251,14 @@ def evaluation(root: Path, name: str, model: Any, tokenizer: Path, data: Path) -
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_an_evaluation_only_borrows(
-    name: str, training: bool, tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]
+    name: str, training: bool, tmp_path: Path, bases: dict[str, Path], data: dict[str, Path], pairs: dict[str, Path]
 ) -> None:
     code = Case("evaluate", name, EVALUATIONS[name]).code
-    model = tiny.adapted_model(tmp_path, bases["llama"], dropout=0.2).train(training)
+    model = tiny.adapted_model(tmp_path, bases["llama"], dropout=0.2)
+    rows = (pairs if name in PAIRS else data)["eval"]
+    model = (RewardModel(model) if name in PAIRS else model).train(training)
     torch.manual_seed(7)
-    first, second = (evaluation(tmp_path, name, model, bases["llama"], data["eval"]) for _ in range(2))
+    first, second = (evaluation(tmp_path, name, model, bases["llama"], rows) for _ in range(2))
     before = tiny.model_state(model)
     result = code.run(first)
     tiny.assert_same_state(tiny.model_state(model), before)
@@ -248,7 +270,7 @@ def test_an_evaluation_only_borrows(
     assert (done, unit) == (total, "rows")
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize("name", EVALUATIONS.keys() - PAIRS)
 def test_an_evaluation_before_a_training_changes_no_bit_of_it(
     name: str, requested: Requests, tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]
 ) -> None:

@@ -18,6 +18,7 @@ from recipe_engine.training.rows import Pair, end_tokens, read_pairs, write_rows
 
 TEXT = Format("text", Text(), FormatText())
 PROMPT = Format("prompt", Prompt(), FormatPrompt())
+GOES_ON = Format("prompt", Prompt(), FormatPrompt(template="{prompt}"))
 PREFERENCE = Format("preference", Preference(), FormatPreference())
 
 
@@ -62,6 +63,22 @@ def test_nothing_of_a_prompt_is_learned(tmp_path: Path, tokenizer: Any) -> None:
     assert not any(first.supervised)
     assert (first.prompt_length, first.question, second.question) == (len(first.input_ids), "Hi", "Ho")
     assert end_tokens([first]) == ()
+
+
+def test_a_prompt_over_the_limit_stays_at_the_gate(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"prompt": "Hi"}, {"prompt": "Hi " * 60}]
+    with pytest.raises(DataRejected, match="1 row is longer than max_length = 40 tokens: 2"):
+        prepared(tmp_path, rows, PROMPT, tokenizer, max_length=40)
+    assert prepared(tmp_path, rows, PROMPT, tokenizer, max_length=40, overlong="drop").dropped == [2]
+
+
+def test_a_text_to_go_on_with_needs_no_chat_template(tmp_path: Path) -> None:
+    from recipe_engine.methods.prepare import load_tokenizer
+
+    folder = tiny.write_tokenizer(tmp_path / "model", bos=True, chat_template=None)
+    tokenizer = load_tokenizer(tiny.resolve(folder))
+    (row,) = prepared(tmp_path, [{"prompt": "This film"}], GOES_ON, tokenizer).rows
+    assert (tokenizer.decode(row.input_ids), row.question) == ("<s>This film", "This film")
 
 
 def test_a_pair_is_two_answers_to_one_prompt(tmp_path: Path, tokenizer: Any) -> None:
@@ -109,6 +126,11 @@ def test_only_the_last_answer_of_a_pair_counts(tmp_path: Path, tokenizer: Any) -
             {"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             PROMPT,
             "the last message is the assistant's: nothing is left to answer.",
+        ),
+        (
+            {"prompt": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]},
+            GOES_ON,
+            "it has several messages, and the template has a place for one.",
         ),
         ({"prompt": "Q", "chosen": "A", "rejected": "A"}, PREFERENCE, "its two answers are equal."),
         ({"prompt": "Q", "chosen": "A"}, PREFERENCE, 'the field "rejected" is missing; the row has chosen, prompt.'),

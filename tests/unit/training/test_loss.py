@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name that everyone knows
 from tests import tiny
 
 from recipe_engine.training.batches import IGNORE, Plan, collate
-from recipe_engine.training.loss import label_loss, mean_loss
+from recipe_engine.training.loss import NextToken, label_loss, mean_loss
 from recipe_engine.training.rows import Row, read_rows
 
 PAD = 297
@@ -139,6 +139,7 @@ def trained_step(root: Path, folder: Path, rows: list[Row], plan: Plan) -> tuple
         use_cpu=True,
     )
     trainer = PlainDescent(
+        objective=NextToken(),
         plan=plan,
         load=lambda positions: {PARTS: [collate([rows[row] for row in positions], PAD)]},
         work=root,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Segment
@@ -60,19 +61,24 @@ class Prompt:
         """What stands before the answer.
 
         Raises:
-            ValueError: for a missing field, or a conversation that ends with an answer.
+            ValueError: for a missing field, a conversation that ends with an answer, or one that a template of its own
+                has no place for.
         """
         messages = _asked(row, options.field)
         if messages[-1]["role"] == "assistant":
             raise ValueError("the last message is the assistant's: nothing is left to answer")
-        return (Segment(opened(with_system(messages, options.system), tokenizer), supervised=False),)
+        if options.template is not None and len(messages) > 1:
+            raise ValueError("it has several messages, and the template has a place for one")
+        return (Segment(self.prompt(messages, options, tokenizer), supervised=False),)
 
     def question(self, row: Mapping[str, Any], options: FormatPrompt) -> str:
         """The last message."""
         return str(_asked(row, options.field)[-1]["content"])
 
     def prompt(self, messages: Sequence[Message], options: FormatPrompt, tokenizer: Any) -> str:
-        """What stands before the answer to the conversation's last message."""
+        """What stands before the answer to the last message; a template of its own knows no earlier ones."""
+        if options.template is not None:
+            return opening(tokenizer) + options.template.replace("{prompt}", str(messages[-1]["content"]))
         return opened(with_system(messages, options.system), tokenizer)
 
 
@@ -103,6 +109,20 @@ class Preference:
             conversation(messages, tokenizer, tools=tools, last_only=True) for messages in (chosen, rejected)
         )
         return better, worse
+
+    def margin(self, row: Mapping[str, Any], options: FormatPreference) -> float:
+        """The number in its field, where one is named.
+
+        Raises:
+            ValueError: for a missing field, or one that holds no finite number.
+        """
+        field = options.fields.margin
+        if field is None:
+            return 0.0
+        value = row.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f'the field "{field}" holds no finite number')
+        return float(value)
 
     def question(self, row: Mapping[str, Any], options: FormatPreference) -> str:
         """What both answers reply to."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recipe_engine.methods.metrics import options
 
 _LARGEST = 1e300
+_CALIBRATION_BINS = 10
 ROUGES = ("rouge1", "rouge2", "rougeL")
 
 
@@ -67,6 +68,39 @@ class Surprise:
         loss = counts[0] / counts[1]
         # An untrained model can be worse than any float.
         return [loss, math.exp(loss) if loss < math.log(_LARGEST) else _LARGEST]
+
+
+class Preference:
+    """How a reward model judges pairs: the share that is right, the mean distance of scores, the calibration error.
+
+    The model's probability that the better answer wins is the sigmoid of the margin between its scores. The expected
+    calibration error (Guo et al., 2017) compares, in ten bins from 0.5 to 1, how sure it is with how often it is right.
+
+    What is counted of a pair is whether it is right, its margin and, in its bin, how much too sure the model is.
+    """
+
+    names: tuple[str, ...] = ("accuracy", "margin", "calibration_error")
+    lower_is_better = False
+
+    def count(self, margins: Sequence[float]) -> list[list[float]]:
+        """What is counted of each pair, from the better answer's score less the worse one's."""
+        return [self._counts(margin) for margin in margins]
+
+    def values(self, sums: Sequence[float], rows: int) -> Sequence[float]:
+        """See :class:`Measure`."""
+        right, margin, *bins = sums
+        return [right / rows, margin / rows, sum(map(abs, bins)) / rows]
+
+    def of_row(self, counts: Sequence[float]) -> Sequence[float]:
+        """See :class:`Measure`."""
+        return self.values(counts, 1)
+
+    def _counts(self, margin: float) -> list[float]:
+        right = float(margin > 0)
+        sure = 1.0 / (1.0 + math.exp(-abs(margin)))
+        bins = [0.0] * _CALIBRATION_BINS
+        bins[min(int((sure - 0.5) * 2 * _CALIBRATION_BINS), _CALIBRATION_BINS - 1)] = sure - right
+        return [right, margin, *bins]
 
 
 class Mean:

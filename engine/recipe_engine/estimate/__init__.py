@@ -1,0 +1,1 @@
+"""How much memory a recipe needs, found before a weight is loaded."""

@@ -1,0 +1,124 @@
+"""Bytes of the parts of a job: weights, adapters, optimizer state, activations.
+
+The counts follow what this package's own training keeps: samples end to end, adapters in the precision of their layer,
+logits in chunks. A decoder of the Llama kind is exact; the feed-forward layers of others differ a little.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recipe_engine.methods.fits import last
+from recipe_engine.methods.options import LoadFull, LoadInt8, LoadNf4
+
+if TYPE_CHECKING:
+    from recipe_engine.estimate.shapes import Shapes
+    from recipe_engine.methods.options import AdaptLora
+
+LOADS = (LoadFull, LoadNf4, LoadInt8)
+FLOAT32 = 4
+_BYTES = {"bfloat16": 2, "float16": 2, "float32": FLOAT32}
+# bitsandbytes: a scale for each 64 weights; doubly quantized to a byte, with a float for each 256 of those.
+_BLOCK, _SCALES = 64, 256
+# Largest chunk of logits (recipe_engine.training.head), and what is there of each: itself in float32, its softmax and
+# their gradient.
+_LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
+# Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
+_LONGEST_IN_PRODUCTS = 512
+_TRAINER = 80 << 20
+_QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
+_OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
+_LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
+
+
+def precision(load: object) -> int:
+    """Bytes of a number in products and in whatever is not quantized."""
+    if isinstance(load, LoadFull):
+        return _BYTES[load.dtype]
+    return _BYTES[load.compute_dtype] if isinstance(load, LoadNf4 | LoadInt8) else FLOAT32
+
+
+def weights(shapes: Shapes, load: object) -> int:
+    """The model in memory."""
+    others = shapes.others * precision(load)
+    if isinstance(load, LoadNf4):
+        scales = 1 / _BLOCK + FLOAT32 / (_BLOCK * _SCALES) if load.double_quant else FLOAT32 / _BLOCK
+        return round(shapes.linear_numbers * (0.5 + scales)) + others
+    if isinstance(load, LoadInt8):
+        return shapes.linear_numbers + others
+    return shapes.linear_numbers * precision(load) + others
+
+
+def adapter_numbers(shapes: Shapes, options: AdaptLora) -> int:
+    """Weights of the adapters' factors."""
+    return sum(options.rank * (one + other) for one, other in shapes.targets(options).values())
+
+
+def optimizer_state(numbers: int) -> int:
+    """AdamW's two moments in float32."""
+    return 2 * FLOAT32 * numbers
+
+
+def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adapters: AdaptLora | None) -> int:
+    """What one decoder layer keeps of a micro-batch for its backward pass.
+
+    Args:
+        shapes: of the model.
+        tokens: of the micro-batch.
+        longest: tokens of its longest sample.
+        size: bytes of a number in the products.
+        adapters: what is trained; ``None`` for the weights themselves.
+    """
+    kept = 2 * FLOAT32 * shapes.hidden  # what the two norms computed in float32
+    kept += size * shapes.inner * (3 if shapes.gated else 2)
+    if longest <= _LONGEST_IN_PRODUCTS:  # queries, keys, values and the attention's weights
+        kept += size * (shapes.hidden + 2 * shapes.keys + shapes.heads * longest)
+    else:  # the fused kernel keeps keys and values once for each query head, and its result
+        kept += size * 4 * shapes.hidden + FLOAT32 * shapes.heads
+    return tokens * (kept + (_inputs(shapes, size) if adapters is None else _adapter_inputs(shapes, size, adapters)))
+
+
+def head_activations(shapes: Shapes, labels: int) -> int:
+    """Logits of one chunk and what is computed of them."""
+    return min(labels * shapes.vocabulary, max(_LOGITS_AT_ONCE, shapes.vocabulary)) * _OF_A_LOGIT
+
+
+def cache(shapes: Shapes, rows: int, length: int, size: int) -> int:
+    """Keys and values of all layers while answers are generated; the layer that grows is there twice."""
+    return 2 * (shapes.layers + 1) * rows * length * shapes.keys * size
+
+
+def _inputs(shapes: Shapes, size: int) -> int:
+    """Inputs of all linear layers, a token; each norm's result is there before and after its weight."""
+    return size * (2 * 2 * shapes.hidden + shapes.hidden + shapes.inner)
+
+
+def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
+    """Inputs of the layers that have adapters, dropout's masks and the adapters' inner results, a token."""
+    targets = shapes.targets(adapters)
+    names = {last(name) for name in targets}
+    layers = max(1, shapes.layers)
+    kept = size * shapes.hidden * _any(names & _QUERY_PARTS)
+    kept += size * shapes.hidden * _any(names & _OUTPUT_PARTS)
+    kept += size * shapes.hidden * _any(names - _QUERY_PARTS - _OUTPUT_PARTS - _LAST_PARTS)
+    kept += size * shapes.inner * _any(names & _LAST_PARTS)
+    kept += size * adapters.rank * len(targets) // layers
+    # A byte for each number of an input; which of its two widths is the input, a weight does not say.
+    masks = sum(one + other for one, other in targets.values()) // 2 if adapters.dropout else 0
+    return kept + masks // layers
+
+
+def _any(found: object) -> int:
+    return 1 if found else 0
+
+
+def heap(kept: int, layer: int) -> int:
+    """What the allocator holds beside what is used, and the trainer's own objects.
+
+    Measured on a CPU with glibc's allocator: layers of activations come and go between those that stay.
+
+    Args:
+        kept: bytes of all activations that wait for the backward pass.
+        layer: bytes of one layer's.
+    """
+    return _TRAINER + 4 * layer + round(0.15 * kept)

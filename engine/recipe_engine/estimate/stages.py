@@ -1,0 +1,181 @@
+"""What each stage of a recipe that holds a model needs at its peak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recipe_engine.estimate import parts
+from recipe_engine.estimate.shapes import shapes_of
+from recipe_engine.methods.metrics.options import EvaluateAnswers
+from recipe_engine.methods.options import AdaptFull, AdaptLora, EvaluatePerplexity, EvaluateSamples, LoadFull
+from recipe_engine.training.options import TrainSft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from recipe_engine.contract import ModelOutline
+    from recipe_engine.estimate.shapes import Shapes
+    from recipe_engine.model import Recipe
+    from recipe_engine.plugins import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """A stage at its peak.
+
+    Attributes:
+        stage: ``load``, ``train`` or ``evaluate.<instance>``.
+        parts: what takes memory -> bytes; all of them at once.
+    """
+
+    stage: str
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long the rows of a data set are, in tokens.
+
+    Attributes:
+        longest: row.
+        mean: of all rows.
+    """
+
+    longest: int
+    mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What of a recipe decides how much memory it takes.
+
+    Attributes:
+        load: options of its load method.
+        adapt: options of its adapt method, where it has one.
+        train: options of its training, where they are known here.
+        evaluations: instance -> options.
+        lengths: data set -> how long its rows are.
+    """
+
+    load: Any
+    adapt: Any = None
+    train: TrainSft | None = None
+    evaluations: Mapping[str, Any]
+    lengths: Mapping[str, Lengths]
+
+
+def job_of(recipe: Recipe, catalogue: Catalogue, prepared: Mapping[str, Lengths]) -> Job | None:
+    """The recipe's job; ``None`` where a plugin's methods decide what is in memory.
+
+    Args:
+        recipe: the recipe.
+        catalogue: what is installed.
+        prepared: data sets that are prepared already; the rows of others may be as long as ``max_length`` allows.
+    """
+    adapt, train = recipe.adapt, recipe.train
+    if recipe.load is None or not isinstance(recipe.load.options, parts.LOADS):
+        return None
+    if adapt is not None and not isinstance(adapt.options, AdaptLora | AdaptFull):
+        return None
+    if train is not None and not isinstance(train.options, TrainSft):
+        return None
+    evaluations = {}
+    for table in recipe.evaluate:
+        method = catalogue.methods["evaluate", table.method].descriptor
+        evaluations[table.instance] = method.answers(table.options) or table.options
+    return Job(
+        load=recipe.load.options,
+        adapt=adapt.options if adapt else None,
+        train=train.options if train else None,
+        evaluations=evaluations,
+        lengths={
+            name: prepared.get(name) or Lengths(data.table.max_length, data.table.max_length)
+            for name, data in recipe.data.items()
+        },
+    )
+
+
+def estimate(job: Job, outline: ModelOutline) -> list[StageMemory]:
+    """Every stage that holds the model, in the order in which they run; nothing where the model is not known."""
+    shapes = shapes_of(outline)
+    if shapes is None:
+        return []
+    stages = [_loading(shapes, job)]
+    if job.train is not None:
+        stages.append(_training(shapes, job, job.train))
+    stages += _evaluating(shapes, job)
+    return stages
+
+
+def _loading(shapes: Shapes, job: Job) -> StageMemory:
+    found = {"weights": parts.weights(shapes, job.load)}
+    if not isinstance(job.load, LoadFull):
+        found["one layer before it is quantized"] = _one_layer(shapes, job)
+    return StageMemory("load", found)
+
+
+def _training(shapes: Shapes, job: Job, options: TrainSft) -> StageMemory:
+    lengths = job.lengths[options.data]
+    tokens, longest = micro_batch(options, lengths), lengths.longest
+    size = 2 if options.mixed_precision != "no" else parts.precision(job.load)
+    found = {"weights": parts.weights(shapes, job.load)}
+    adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
+    if adapters is None:
+        trained = shapes.linear_numbers + shapes.others
+        if options.mixed_precision != "no":  # autocast keeps its copies of the weights until the step's end
+            found["weights in half precision"] = 2 * shapes.linear_numbers
+    else:
+        trained = parts.adapter_numbers(shapes, adapters)
+        found["adapter"] = parts.FLOAT32 * trained
+    found["gradients"] = parts.FLOAT32 * trained
+    found["optimizer"] = parts.optimizer_state(trained)
+    layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
+    kept = size * tokens * shapes.hidden if options.gradient_checkpointing else layer
+    found["activations"] = shapes.layers * kept + max(layer, parts.head_activations(shapes, tokens))
+    found["heap"] = parts.heap(shapes.layers * kept, layer)
+    if not isinstance(job.load, LoadFull):
+        found["one layer dequantized"] = _one_layer(shapes, job)
+    return StageMemory("train", found)
+
+
+def micro_batch(options: TrainSft, lengths: Lengths) -> int:
+    """Tokens of the largest micro-batch: the longest row among others of average length, or what is allowed."""
+    at_once = options.tokens_at_once
+    rows = options.micro_batch_size or (options.rows if options.batch_tokens is None else None)
+    limits = [at_once] if at_once is not None else []
+    limits += [round(lengths.longest + (rows - 1) * lengths.mean)] if rows is not None else []
+    return max(lengths.longest, min(limits))
+
+
+def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
+    model = {"weights": parts.weights(shapes, job.load)}
+    if isinstance(job.adapt, AdaptLora):
+        model["adapter"] = parts.FLOAT32 * parts.adapter_numbers(shapes, job.adapt)
+    size = parts.precision(job.load)
+    for instance, options in job.evaluations.items():
+        longest = job.lengths[options.data].longest if hasattr(options, "data") else 0
+        found = dict(model)
+        if isinstance(options, EvaluatePerplexity):
+            rows, fresh = options.batch_size, 0
+        elif isinstance(options, EvaluateAnswers | EvaluateSamples):
+            rows = getattr(options, "batch_size", None) or options.count  # type: ignore[union-attr]
+            fresh = options.max_new_tokens
+            found["keys and values"] = parts.cache(shapes, rows, longest + fresh, size)
+        else:
+            continue
+        # Nothing is kept for a backward pass: one layer at a time, and the logits.
+        layer = parts.layer_activations(shapes, rows * longest, longest, size, None)
+        found["activations"] = max(layer, parts.head_activations(shapes, rows * max(1, longest if not fresh else 1)))
+        if not isinstance(job.load, LoadFull):
+            found["one layer dequantized"] = _one_layer(shapes, job)
+        yield StageMemory(f"evaluate.{instance}", found)
+
+
+def _one_layer(shapes: Shapes, job: Job) -> int:
+    return shapes.largest_linear * parts.precision(job.load)

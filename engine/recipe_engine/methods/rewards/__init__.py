@@ -1,0 +1,1 @@
+"""Built-in rewards: what judges the answers of a policy."""

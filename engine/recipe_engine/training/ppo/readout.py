@@ -1,0 +1,178 @@
+"""Log-probabilities of chosen tokens, and their gradient, in chunks: the logits of a whole batch never exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+
+from recipe_engine.training.head import head_of, positions_at_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# As many as a CPU's cache holds the logits of while they are gone over several times; on a GPU launches count more.
+_POSITIONS_ON_A_CPU = 128
+Objective = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
+"""A part of the loss, of log-probabilities (tokens,), entropies (tokens,), and which of all tokens these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """From hidden states to the distribution of the next token.
+
+    Attributes:
+        project: (positions, width) to logits (positions, vocabulary).
+        temperature: that logits are divided by.
+        at_once: positions of a chunk.
+        trained: parameters of the projection that are trained.
+    """
+
+    project: Callable[[torch.Tensor], torch.Tensor]
+    temperature: float
+    at_once: int
+    trained: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, model: Any, temperature: float) -> Head:
+        """The head of a causal language model, or of that inside a PEFT model."""
+        language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        weights = language_model.get_output_embeddings().parameters()
+        trained = tuple(weight for weight in weights if weight.requires_grad)
+        at_once = positions_at_once(language_model)
+        at_once = min(at_once, _POSITIONS_ON_A_CPU) if language_model.device.type == "cpu" else at_once
+        return cls(head_of(language_model), temperature, at_once, trained)
+
+    def spans(self, positions: int) -> Iterator[slice]:
+        """The chunks."""
+        for start in range(0, positions, self.at_once):
+            yield slice(start, min(start + self.at_once, positions))
+
+
+def read(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model thinks of tokens; without a gradient.
+
+    Args:
+        head: of the model.
+        states: hidden states of the positions that predict, (tokens, width).
+        tokens: what came there, (tokens,).
+
+    Returns:
+        Log-probability of each token and entropy of its distribution, both in nats, (tokens,), in float32 or wider.
+    """
+    found = []
+    with torch.no_grad():
+        for span in head.spans(len(tokens)):
+            log_probs = _log_probs(head, head.project(states[span]))
+            chosen = log_probs.gather(1, tokens[span, None])[:, 0]
+            found.append((chosen, _entropies(log_probs, log_probs.exp())))
+    chosen, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return chosen, entropies
+
+
+def learn(
+    head: Head, states: torch.Tensor, tokens: torch.Tensor, objective: Objective, *, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A loss of the tokens' log-probabilities, with its gradient.
+
+    Args:
+        head: of the model.
+        states: hidden states of the positions that predict, (tokens, width).
+        tokens: what came there, (tokens,).
+        objective: the loss of some of the tokens; the whole is the sum over all.
+        entropy: whether the objective looks at entropies; without, they are given as 0.
+
+    Returns:
+        The loss, a scalar, and the log-probabilities, (tokens,), which have no gradient.
+    """
+    found: tuple[torch.Tensor, torch.Tensor] = _Chunked.apply(states, tokens, head, objective, entropy, *head.trained)
+    return found
+
+
+def _log_probs(head: Head, logits: torch.Tensor) -> torch.Tensor:
+    """Of every token, (positions, vocabulary), in a tensor of its own, which may be changed in place."""
+    wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+    if head.temperature != 1.0:
+        wide /= head.temperature
+    wide -= wide.logsumexp(dim=1, keepdim=True)
+    return wide
+
+
+def _entropies(log_probs: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+    return -torch.linalg.vecdot(probs, log_probs)
+
+
+class _Chunked(torch.autograd.Function):
+    """The gradient is found chunk by chunk in the forward pass, while the chunk's logits are there.
+
+    With p the distribution, H its entropy and x the logits over the temperature: d log p_i / d x_j = [i = j] - p_j, and
+    d H / d x_j = -p_j (log p_j + H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        tokens: torch.Tensor,
+        head: Head,
+        objective: Objective,
+        entropy: bool,
+        *trained: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :func:`learn`."""
+        losses, chosen, gradients = [], [], []
+        sums = [torch.zeros_like(weight) for weight in trained]
+        for span in head.spans(len(tokens)):
+            part = states[span].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = head.project(part)
+            loss, of_tokens, gradient = _chunk(head, logits, tokens[span], _of_span(objective, span), entropy=entropy)
+            of_part, *others = torch.autograd.grad(logits, [part, *trained], gradient, materialize_grads=True)
+            losses.append(loss)
+            chosen.append(of_tokens)
+            gradients.append(of_part)
+            sums = [so_far + other for so_far, other in zip(sums, others, strict=True)]
+        ctx.save_for_backward(torch.cat(gradients), *sums)
+        log_probs = torch.cat(chosen)
+        ctx.mark_non_differentiable(log_probs)
+        return torch.stack(losses).sum(), log_probs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor, _of_log_probs: Any) -> tuple[torch.Tensor | None, ...]:
+        """What was found, times the gradient of the loss."""
+        states, *trained = ctx.saved_tensors
+        return (states * gradient, None, None, None, None, *(found * gradient for found in trained))
+
+
+def _of_span(objective: Objective, span: slice) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return lambda log_probs, entropies: objective(log_probs, entropies, span)
+
+
+def _chunk(
+    head: Head,
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    entropy: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss, log-probabilities of the tokens (positions,), and gradient of the logits (positions, vocabulary)."""
+    log_probs = _log_probs(head, logits)
+    probs = log_probs.exp() if entropy else None
+    chosen = log_probs.gather(1, tokens[:, None])[:, 0].requires_grad_()
+    entropies = (torch.zeros_like(chosen) if probs is None else _entropies(log_probs, probs)).requires_grad_()
+    with torch.enable_grad():
+        loss = objective(chosen, entropies)
+    of_chosen, of_entropies = torch.autograd.grad(loss, [chosen, entropies], materialize_grads=True)
+    of_chosen = of_chosen / head.temperature
+    if probs is None:
+        gradient = log_probs.exp_().mul_(-of_chosen[:, None])
+    else:
+        of_entropies = of_entropies / head.temperature
+        gradient = log_probs.add_(entropies.detach()[:, None]).mul_(of_entropies[:, None])
+        gradient = gradient.add_(of_chosen[:, None]).mul_(probs).neg_()
+    gradient[torch.arange(len(tokens), device=tokens.device), tokens] += of_chosen
+    return loss.detach(), chosen.detach(), gradient.to(logits.dtype)

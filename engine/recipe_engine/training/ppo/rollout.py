@@ -1,0 +1,104 @@
+"""Answers of the policy to the prompts of a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+
+from recipe_engine.contract import Answer
+from recipe_engine.errors import StageFailed
+from recipe_engine.training.batches import by_length
+from recipe_engine.training.generation import Decoding, answering, generation_config, left_padded
+from recipe_engine.training.rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recipe_engine.training.ppo.options import TrainPpo
+
+
+def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
+    """Whether every prompt leaves room for an answer.
+
+    Raises:
+        StageFailed: with the number of a row that does not.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(prompts, key=lambda row: len(row.input_ids))
+    length = len(longest.input_ids)
+    if limit is not None and length + max_new_tokens > limit:
+        raise StageFailed(
+            f"train: row {longest.number}: a prompt of {length} tokens and an answer of {max_new_tokens} are more than "
+            f"the {limit} tokens that the model reads.",
+            "Lower max_new_tokens, or max_length of the prompts.",
+        )
+
+
+def write_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: TrainPpo
+) -> list[Answer]:
+    """Sample an answer to each prompt.
+
+    Args:
+        model: a causal language model; it is left as it was.
+        tokenizer: its tokenizer.
+        prompts: all of the data set.
+        positions: of those that are answered.
+        options: of the training.
+
+    Returns:
+        The answers in the order of ``positions``; each has one token at least, and that may be the end-of-sequence.
+    """
+    decoding = Decoding(
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        min_new_tokens=options.min_new_tokens,
+        top_k=options.top_k,
+        top_p=options.top_p,
+    )
+    chosen = [prompts[position].input_ids for position in positions]
+    config = generation_config(model, tokenizer, decoding)
+    written: list[list[int]] = [[] for _ in chosen]
+    with answering(model), torch.no_grad():
+        for part in by_length(chosen, options.generation_size or len(chosen)):
+            batch = left_padded([chosen[place] for place in part], tokenizer.pad_token_id, model.device)
+            tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
+            for place, answer in zip(part, tokens.tolist(), strict=True):
+                written[place] = up_to_end(answer, config.eos_token_id)
+    return [
+        _answer(tokenizer, prompts[position], tokens, set(config.eos_token_id))
+        for position, tokens in zip(positions, written, strict=True)
+    ]
+
+
+def up_to_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The tokens up to the first that ends an answer, that one included; what follows is padding."""
+    places = [place for place, token in enumerate(tokens) if token in ends]
+    return list(tokens[: places[0] + 1] if places else tokens)
+
+
+def as_row(answer: Answer) -> Row:
+    """The answer with its prompt, as a row whose answer is learned."""
+    prompt, length = answer.prompt_tokens, len(answer.tokens) - answer.prompt_tokens
+    return Row(
+        number=answer.row,
+        input_ids=answer.tokens,
+        supervised=(False,) * prompt + (True,) * length,
+        prompt_length=prompt,
+        question=answer.question,
+        reference="",
+    )
+
+
+def _answer(tokenizer: Any, prompt: Row, tokens: list[int], ends: set[int]) -> Answer:
+    ended = tokens[-1] in ends
+    return Answer(
+        question=prompt.question,
+        prompt=tokenizer.decode(prompt.input_ids),
+        text=tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True),
+        tokens=(*prompt.input_ids, *tokens),
+        prompt_tokens=len(prompt.input_ids),
+        ended=ended,
+        row=prompt.number,
+    )

@@ -1,0 +1,148 @@
+"""What a recipe needs in memory, beside counts by hand and beside what a training really keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests import tiny
+from tests.unit.written import SMALL, recipe_of
+
+from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.estimate import parts
+from recipe_engine.estimate.fitting import CERTAINTY, check_memory, outlook
+from recipe_engine.estimate.shapes import Shapes, shapes_of
+from recipe_engine.estimate.stages import Lengths, micro_batch
+from recipe_engine.methods.options import AdaptLora, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.outline import outline_of
+from recipe_engine.plugins import load_catalogue
+from recipe_engine.training.options import TrainSft
+
+if TYPE_CHECKING:
+    from recipe_engine.contract import ModelOutline
+
+# Of the tiny model: q, k, v, o, gate, up and down of a layer, twice; embedding, head and five norms.
+LINEAR = 2 * (32 * 32 + 16 * 32 + 16 * 32 + 32 * 32 + 3 * 64 * 32)
+OTHERS = 2 * 300 * 32 + 5 * 32
+LORA = AdaptLora(rank=4)
+
+
+@pytest.fixture(scope="module")
+def outline(tmp_path_factory: pytest.TempPathFactory) -> ModelOutline:
+    return outline_of(sorted(tiny.write_model(tmp_path_factory.mktemp("model")).iterdir()))
+
+
+@pytest.fixture(scope="module")
+def shapes(outline: ModelOutline) -> Shapes:
+    found = shapes_of(outline)
+    assert found is not None
+    return found
+
+
+def test_weights_by_hand(shapes: Shapes) -> None:
+    assert (shapes.linear_numbers, shapes.others) == (LINEAR, OTHERS)
+    assert parts.weights(shapes, LoadFull(dtype="bfloat16")) == 2 * (LINEAR + OTHERS)
+    assert parts.weights(shapes, LoadFull(dtype="float32")) == 4 * (LINEAR + OTHERS)
+    assert parts.weights(shapes, LoadInt8()) == LINEAR + 2 * OTHERS
+    # Half a byte each, a scale of a byte for 64 of them, a float for 256 scales; or a float for 64.
+    assert parts.weights(shapes, LoadNf4()) == round(LINEAR / 2 + LINEAR / 64 + LINEAR / 64 / 256 * 4) + 2 * OTHERS
+    assert parts.weights(shapes, LoadNf4(double_quant=False)) == LINEAR // 2 + LINEAR // 16 + 2 * OTHERS
+
+
+def test_adapters_and_their_optimizer_by_hand(shapes: Shapes) -> None:
+    widths = 2 * (64 + 48 + 48 + 64 + 3 * 96)
+    assert parts.adapter_numbers(shapes, LORA) == 4 * widths
+    assert parts.adapter_numbers(shapes, AdaptLora(rank=4, target_modules=("q_proj",))) == 4 * 2 * 64
+    assert parts.optimizer_state(4 * widths) == 8 * 4 * widths
+
+
+def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
+    norms, feed_forward, attention = 2 * 4 * 32, 2 * 3 * 64, 2 * (32 + 2 * 16 + 4 * 5)
+    inputs, inner = 2 * (3 * 32 + 64), 2 * 4 * 7
+    token = norms + feed_forward + attention + inputs + inner
+    assert parts.layer_activations(shapes, 10, 5, 2, LORA) == 10 * token
+    masks = (64 + 48 + 48 + 64 + 3 * 96) // 2
+    assert parts.layer_activations(shapes, 10, 5, 2, AdaptLora(rank=4, dropout=0.1)) == 10 * (token + masks)
+
+
+def test_a_training_keeps_what_was_counted(shapes: Shapes, tmp_path: Path) -> None:
+    kept = kept_bytes(tiny.write_model(tmp_path / "model"), rows=4, length=100)
+    counted = shapes.layers * parts.layer_activations(shapes, 400, 100, 2, LORA)
+    assert counted == pytest.approx(kept, rel=0.08)  # the last norm and the angles of the positions are not counted
+
+
+def kept_bytes(folder: Path, rows: int, length: int) -> int:
+    """Bytes that autograd keeps of a batch through all layers, each storage once, parameters apart."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from recipe_engine.methods.load_full import load_pretrained
+    from recipe_engine.training.adapter_products import adapter_products
+    from recipe_engine.training.batches import collate_packed
+    from recipe_engine.training.loss import packed_states
+    from recipe_engine.training.packed_attention import packed_attention
+    from recipe_engine.training.rows import Row
+
+    model: Any = get_peft_model(
+        load_pretrained(folder, "bfloat16", "cpu"), LoraConfig(r=LORA.rank, target_modules="all-linear")
+    )
+    batch = collate_packed([Row(1, tuple(range(length)), (True,) * length, 1, "", "")] * rows)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with packed_attention(model), adapter_products(model), hooks:
+        states = packed_states(model.get_base_model(), batch)  # noqa: F841 -- it holds the graph
+        return sum(found.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        (TrainSft(), 100 + 15 * 40),
+        (TrainSft(batch_size=4), 100 + 3 * 40),
+        (TrainSft(micro_batch_size=1), 100),
+        (TrainSft(micro_batch_tokens=200), 200),
+        (TrainSft(micro_batch_tokens=50), 100),
+        (TrainSft(batch_tokens=1000), 1000),
+        (TrainSft(batch_tokens=10_000), 4096),
+    ],
+)
+def test_a_micro_batch_is_its_longest_row_among_average_ones(options: TrainSft, tokens: int) -> None:
+    assert micro_batch(options, Lengths(longest=100, mean=40.0)) == tokens
+
+
+def test_a_model_of_another_kind_is_not_guessed(outline: ModelOutline) -> None:
+    assert shapes_of(replace(outline, tensors={})) is None
+    assert shapes_of(replace(outline, config={"model_type": "mamba"})) is None
+    quantized = {**outline.tensors, "model.layers.0.mlp.up_proj.weight.quant_map": (16,)}
+    assert shapes_of(replace(outline, tensors=quantized)) is None
+
+
+def test_what_does_not_fit_is_refused_with_what_would(outline: ModelOutline) -> None:
+    recipe, catalogue = recipe_of(SMALL), load_catalogue()
+    found = outlook(recipe, catalogue, outline, {}, there=None)
+    assert found.largest == "train"
+    check_memory(recipe, found)
+    enough = round(found.needed / CERTAINTY) + 1
+    check_memory(recipe, outlook(recipe, catalogue, outline, {}, there=enough))
+    with pytest.raises(UnfitEnvironment, match=r"train needs about 0\.6 GiB of memory, and there are") as raised:
+        check_memory(recipe, outlook(recipe, catalogue, outline, {}, there=enough - 2))
+    assert "micro_batch_tokens = 1024 saves" in raised.value.hint
+    assert "gradient_checkpointing = true saves" in raised.value.hint
+
+
+def test_rows_that_are_prepared_count_as_they_are(outline: ModelOutline) -> None:
+    recipe, catalogue = recipe_of(SMALL), load_catalogue()
+    metrics = {"prepare.train": {"rows": 10, "tokens": 400, "longest_row": 100}}
+    unknown = outlook(recipe, catalogue, outline, {}, None).stages["train"].parts["activations"]
+    known = outlook(recipe, catalogue, outline, metrics, None).stages["train"].parts["activations"]
+    assert known < unknown / 15
