@@ -39,7 +39,6 @@ class Publisher:
 
     Args:
         recipe: that is run.
-        catalogue: what is installed.
         base: what the card calls the base model.
         catalogue: has the methods.
         registry: has what earlier runs recorded.

@@ -203,6 +203,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         data=lambda chosen: {"eval": chosen.data},
         data_kinds={"eval": frozenset({"preference"})},
         takes=frozenset({"reward_model"}),
+        metrics=("accuracy", "margin", "calibration_error"),
     )
     yield Method(
         name="samples",
