@@ -46,6 +46,7 @@ def test_runs_whose_recipes_differ_in_one_key(finished: Workspace) -> None:
     assert [(losses["node"], losses["first_difference"]) for losses in said["losses"]] == [("train", None)]
 
 
+@pytest.mark.slow
 def test_losses_that_part(finished: Workspace) -> None:
     first = another_run(finished, "seed = 7", "seed = 8")
     file = finished.home / "runs" / SECOND / "train.trace.jsonl"

@@ -120,6 +120,7 @@ def test_a_damaged_best_checkpoint_is_made_again(
 MIXED: dict[str, Any] = {"epochs": 3, "loss_on": "all", "micro_batch_size": 2, "checkpoint_steps": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_is_near_full_precision_and_leaves_no_trace(
     precision: str, tmp_path: Path, llama: Path, data: dict[str, Path]
@@ -141,6 +142,7 @@ def test_mixed_precision_is_near_full_precision_and_leaves_no_trace(
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_goes_on(precision: str, tmp_path: Path, llama: Path, data: dict[str, Path]) -> None:
     job = MIXED | {"mixed_precision": precision}

@@ -15,6 +15,8 @@ from recipe_engine.training.weights import weights_digest
 if TYPE_CHECKING:
     from recipe_engine.training.ppo.loop import Trace
 
+pytestmark = pytest.mark.slow
+
 BASIS: dict[str, Any] = {"max_steps": 2, "max_new_tokens": 4, "learning_rate": 5e-3, "kl_coef": 0.3}
 ADAPTIVE = {"kl_target": 0.01}
 CHANGES: dict[str, dict[str, Any]] = {
