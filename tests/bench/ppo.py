@@ -29,7 +29,7 @@ ROWS = {
     "ppo-batch": ("trl", "batch", "CPU s", "train.ppo / TRL 1.12's PPOTrainer as it comes: a batch of 32"),
     "ppo-batch-tuned": ("trl-tuned", "batch", "CPU s", "the same / PPOTrainer that keeps its activations"),
     "ppo-generation": ("trl-tuned", "writing", "CPU s", "the answers of a batch alone"),
-    "ppo-drift": ("trl-tuned", "drift", "MiB", "growth from batch 5 to batch 50, on a model of 40k parameters"),
+    "ppo-drift": ("trl-tuned", "drift", "MiB", "growth from batch 5 to batch 50, on the two-layer model of the tests"),
 }
 """Name -> peer, what is asked of both, unit, what is compared."""
 
