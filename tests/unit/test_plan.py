@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests import tiny
 from tests.unit.written import SMALL, builtins, composed, small_inputs
 
 from recipe_engine.descriptors import Source
+from recipe_engine.device_memory import gib, machine_memory
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.estimate.fitting import LIBRARIES
 from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
-from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan
+from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan, planned_outlook
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.validate import validate
 from recipe_registry import Registry, RunRecord
@@ -172,6 +175,21 @@ def test_the_layout_of_a_training_follows_from_the_model(bench: Bench) -> None:
 
 
 OTHER_CPU = Hardware("cpu", 4, ("avx2",))
+
+
+def test_a_rule_on_the_result_is_judged_each_time(bench: Bench) -> None:
+    bench.run()
+    planned = bench.plan(text=f'{SMALL}\n[gate]\nexact_match = ">= 0.5"\n')
+    assert (planned["gate"].state, planned["gate"].why) == ("will run", "what was measured is judged each time")
+
+
+def test_the_memory_that_a_recipe_needs_follows_from_the_model(bench: Bench) -> None:
+    assert not planned_outlook(bench.recipe(), builtins(), bench.registry, CPU, None).stages
+    tiny.write_model(bench.folder / "model")
+    found = planned_outlook(bench.recipe(), builtins(), bench.registry, CPU, None)
+    assert list(found.stages) == ["load", "train", "evaluate.perplexity", "evaluate.exact_match"]
+    assert found.there == machine_memory()
+    assert bench.plan()["train"].settled["memory"] == gib(found.stages["train"].total + LIBRARIES)
 
 
 def test_a_result_of_another_environment_is_taken_where_that_is_wanted(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.written import HEAD, LOAD, TRAIN, builtins, recipe_of, refusal
+from tests.unit.written import HEAD, LOAD, TRAIN, builtins, recipe_of, refusal, small_inputs
 
 from recipe_engine.compose import compose
 from recipe_engine.descriptors import RewardSource
@@ -16,18 +16,21 @@ from recipe_engine.diff import recipe_tree
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
-from recipe_engine.lock import source_requests
+from recipe_engine.lock import Hardware, peek, source_requests
 from recipe_engine.options import option
+from recipe_engine.plan import Planner
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.relations import result_kind
 from recipe_engine.schema import recipe_schema
 from recipe_engine.validate import validate
+from recipe_registry import Registry, digest_of
 
 if TYPE_CHECKING:
     from tests.conftest import Golden
 
     from recipe_engine.model import Recipe
 
+CPU = Hardware("cpu", 1, ())
 PAIRS = """\
 [data.train]
 source = "file:pairs.jsonl"
@@ -212,6 +215,29 @@ def test_what_a_key_knows_of_rewards(here: Path) -> None:
     assert keyed('{ json_schema = { type = "string" } }')[0]["options"] == {"json_schema": {"type": "string"}}
 
 
+def test_what_judges_is_in_the_key_by_its_content(here: Path) -> None:
+    """The whole of what made a reward model, and every byte of files: a policy that another judge taught is another."""
+    small_inputs(here)
+    (here / "judge").mkdir()
+    for path in ("prompts.jsonl", "pairs.jsonl", "answer.json", "judge/config.json", "judge/model.safetensors"):
+        (here / path).write_text(path)
+    recipe, registry = judged_by(GOOD), Registry.open(here / "home")
+    nodes = build_graph(recipe, builtins())
+    made = {node.id: digest_of(node.id) for node in nodes}
+
+    def keyed(artifacts: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        planner = Planner(recipe, registry, CPU, peek(recipe, builtins(), registry.sources), nodes)
+        return planner.key(next(node for node in nodes if node.id == "train"), artifacts)
+
+    key, components = keyed(made)
+    taught_by = components["inputs"]["reward.quality"]
+    assert taught_by[:2] == [made["polite/train"], made["polite/adapt"]]
+    assert made["sft/train"] not in taught_by
+    assert keyed({**made, "polite/train": digest_of("another")})[0] != key
+    (here / "judge" / "model.safetensors").write_text("another")
+    assert keyed(made)[0] != key
+
+
 def test_what_a_run_keeps_is_the_same_recipe_elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = judged_by(GOOD)
     kept = recipe.as_run()
@@ -260,6 +286,9 @@ def test_a_recipe_extends_another_folders_rewards(here: Path) -> None:
     )
     recipe = validate(compose("other/mine.toml"), builtins())
     assert recipe.to_table()["train"]["ppo"]["reward"]["pattern"] == "file:x"
+    judged_by('{ json_schema = { type = "string" } }')
+    recipe = validate(compose("other/mine.toml"), builtins())
+    assert "json_schema" not in recipe.to_table()["train"]["ppo"]["reward"]
     assert not recipe.rewards
 
 

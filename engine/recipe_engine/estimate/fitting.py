@@ -23,6 +23,7 @@ LIBRARIES = 400 << 20
 CERTAINTY = 1.15
 """A job is refused where the estimate says that it needs more than so many times of what there is."""
 _SUGGESTIONS = 3
+_WORTH_WHILE = 0.02  # of what the training needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def ways_to_fit(job: Job, outline: ModelOutline, there: int | None) -> Sequence[
     found = []
     for what, other in _smaller_jobs(job):
         then = _training(other, outline)
-        if then < now:
+        if now - then > _WORTH_WHILE * now:
             found.append(Change(what, now - then, there is not None and then + LIBRARIES <= there < now + LIBRARIES))
     return sorted(found, key=lambda change: -change.saves)[:_SUGGESTIONS]
 
