@@ -103,7 +103,8 @@ def test_a_flipped_byte_is_found_removed_and_made_anew(finished: Workspace) -> N
     assert registry(finished, "verify", digest, "--remove", code=8)["removed"] == [digest]
     assert len(registry(finished, "verify", "--remove", code=8)["removed"]) == 1
     assert registry(finished, "verify")["damaged"] == []
-    assert set(ran(finished.run().result)) == {"prepare.eval", "train", "push.folder"}
+    # What was exported holds the same bytes, but for what the card says of the time.
+    assert set(ran(finished.run().result)) == {"prepare.eval", "train"}
     assert artifact_of(finished, "train") == digest
 
 

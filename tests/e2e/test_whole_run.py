@@ -90,6 +90,7 @@ def test_another_metric_costs_no_new_answer(finished: Workspace) -> None:
     assert json.loads(finished.recipe("show", "--json").out)["comparisons"]["chrf.chrf"] == found
 
 
+@pytest.mark.slow
 def test_another_learning_rate_trains_again(finished: Workspace, first_run: tuple[Workspace, Finished]) -> None:
     finished.edit("learning_rate = 1e-3", "learning_rate = 5e-4")
     plan = finished.recipe("plan", "tiny.toml")
@@ -230,6 +231,7 @@ assert not torch.equal(exported, without)
 """
 
 
+@pytest.mark.slow
 def test_the_export_is_an_adapter_that_peft_loads(tmp_path: Path, first_run: tuple[Workspace, Finished]) -> None:
     """Plain PEFT on the export, against the run's own model as the engine restores it."""
     workspace, done = first_run

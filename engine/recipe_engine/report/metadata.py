@@ -54,7 +54,8 @@ def _results(recipe: Recipe, outcome: Outcome) -> Iterator[dict[str, Any]]:
     """What was measured after training, an entry an evaluation."""
     for evaluation in outcome.evaluations:
         metrics = [*_metrics(evaluation)]
-        if evaluation.side == "result" and metrics:
+        # The Hub wants a data set with every result; an evaluation of a plugin may need none.
+        if evaluation.side == "result" and metrics and evaluation.data in recipe.data:
             table = recipe.data[evaluation.data].table
             named = table.source.removeprefix(_HUB) if table.source.startswith(_HUB) else "local"
             data_set = {"name": f"{evaluation.data} ({table.split})", "type": named}

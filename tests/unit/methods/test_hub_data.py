@@ -12,6 +12,8 @@ from tests.e2e.engine import Workspace, assert_output
 from tests.hub.server import COMMIT, Hub
 from tests.unit.training.test_reading import write_parquet
 
+pytestmark = pytest.mark.slow
+
 RECIPE = f"""\
 version = 1
 name = "rows-of-the-hub"

@@ -180,6 +180,7 @@ def test_a_changed_file_of_the_cache_is_not_taken_for_the_one_that_was_fetched(h
     assert source(workspace, "peek")["files"] is None
 
 
+@pytest.mark.slow
 def test_a_broken_note_is_no_note(hub: Hub, workspace: Workspace) -> None:
     source(workspace)
     note = next((workspace.home / "sources").glob("hub--me--tiny/*.json"))
@@ -191,6 +192,7 @@ def test_a_broken_note_is_no_note(hub: Hub, workspace: Workspace) -> None:
     assert len(hub.fetched()) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", ["main", ""])
 def test_a_branch_is_fetched_at_its_commit(hub: Hub, workspace: Workspace, revision: str) -> None:
     found = source(workspace, revision=revision)
@@ -209,6 +211,7 @@ def test_a_missing_revision(hub: Hub, workspace: Workspace) -> None:
     assert refusal(workspace) == f"hub:me/tiny has no revision {'f' * 40}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", ["", "hf_AnotherToken"])
 def test_a_gated_repository(hub: Hub, workspace: Workspace, token: str) -> None:
     hub.token = TOKEN
@@ -216,6 +219,7 @@ def test_a_gated_repository(hub: Hub, workspace: Workspace, token: str) -> None:
     assert refusal(workspace) == "hub:me/tiny is gated, and this account has no access."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 429, 500])
 def test_a_hub_that_fails(hub: Hub, workspace: Workspace, status: int) -> None:
     hub.broken = status
@@ -223,6 +227,7 @@ def test_a_hub_that_fails(hub: Hub, workspace: Workspace, status: int) -> None:
     assert refusal(workspace) == f"hub:me/tiny: the Hub answered with status {status}."
 
 
+@pytest.mark.slow
 def test_nobody_answers(hub: Hub, workspace: Workspace) -> None:
     hub.stop()
     started = time.monotonic()
@@ -242,6 +247,7 @@ def test_pickled_weights_alone_are_refused(hub: Hub, workspace: Workspace) -> No
     assert "pytorch_model.bin" not in hub.fetched()
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_damaged_is_refused_and_fetched_again(hub: Hub, workspace: Workspace) -> None:
     hub.damaged = (".safetensors",)
     assert refusal(workspace) == "hub:me/tiny: model.safetensors was damaged on its way."

@@ -24,6 +24,8 @@ from recipe_engine.methods.fits import lora_clashes
 from recipe_engine.methods.train_sft import TrainSft
 from recipe_engine.training.options import TrainSft as SftOptions
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.tensor([[5, 80, 12, 297, 40, 7, 9, 33], [8, 8, 1, 2, 250, 91, 17, 3]])
 TWO_STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3}
 LOADS: dict[str, Any] = {

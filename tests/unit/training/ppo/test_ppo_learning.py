@@ -19,6 +19,8 @@ from recipe_engine.training.ppo.options import TrainPpo
 from recipe_engine.training.ppo.policy import Policy, Reference
 from recipe_engine.training.ppo.update import Learner
 
+pytestmark = pytest.mark.slow
+
 MEMORY = Memory("packed", END, 4096)
 LENGTHS = (4, 1, 6, 3)
 
