@@ -49,7 +49,7 @@ system: ## Install the programs of servers that the tests start (Debian, as root
 quickstart: setup ## Fine-tune a first model: recipes/quickstart.toml
 	@$(BIN)/recipe run recipes/quickstart.toml
 
-test: setup ## The default suite, under two minutes
+test: setup ## The default suite, two to three minutes
 	@$(PYTEST) -m "not slow and not network" --durations=5 --durations-min=4
 
 test-all: setup ## Every test; those of the pure core with coverage, which must be whole
