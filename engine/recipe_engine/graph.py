@@ -26,7 +26,7 @@ _PREPARE_REVISION = 1
 RESUMED_STAGES = frozenset({"train"})
 """Stages that go on where they were stopped: what they write into their work area outlives the run."""
 METRICS_FILE = "metrics.json"
-"""In the artifact of each node that has any: its metrics."""
+"""In every artifact: the node's metrics."""
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 

@@ -111,12 +111,11 @@ def planned_outlook(
 
 def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:
     """Metrics of the data that is prepared already: node -> name -> number."""
-    found = {}
-    for node in planned:
-        if node.node.stage == "prepare" and node.artifact:
-            file = registry.artifacts.get(node.artifact).path / METRICS_FILE
-            found[node.node.id] = json.loads(file.read_bytes()) if file.exists() else {}
-    return found
+    return {
+        node.node.id: json.loads((registry.artifacts.get(node.artifact).path / METRICS_FILE).read_bytes())
+        for node in planned
+        if node.node.stage == "prepare" and node.artifact
+    }
 
 
 def _loaded(planned: Mapping[str, PlannedNode]) -> str:

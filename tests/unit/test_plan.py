@@ -18,7 +18,7 @@ from recipe_engine.descriptors import Source
 from recipe_engine.device_memory import gib, machine_memory
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import LIBRARIES
-from recipe_engine.graph import build_graph
+from recipe_engine.graph import METRICS_FILE, build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan, planned_outlook
@@ -72,6 +72,7 @@ class Bench:
             key, components = planner.key(node, made)
             staging = self.registry.artifacts.stage(node.id)
             (staging / "content").write_text(key)
+            (staging / METRICS_FILE).write_text("{}")
             made[node.id] = self.registry.artifacts.commit(staging).digest
             self.registry.artifacts.record_key(
                 key, made[node.id], node=node.id, run=run_id, components=components, facts={}

@@ -22,9 +22,9 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": FLOAT32}
 _BLOCK, _SCALES = 64, 256
 # Largest chunk of logits (recipe_engine.training.head), and what is there of each: itself in float32, its softmax and
 # their gradient.
-_LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
+LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
 # Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
-_LONGEST_IN_PRODUCTS = 512
+LONGEST_IN_PRODUCTS = 512
 _TRAINER = 80 << 20
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
@@ -71,7 +71,7 @@ def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adap
     """
     kept = 2 * FLOAT32 * shapes.hidden  # what the two norms computed in float32
     kept += size * shapes.inner * (3 if shapes.gated else 2)
-    if longest <= _LONGEST_IN_PRODUCTS:  # queries, keys, values and the attention's weights
+    if longest <= LONGEST_IN_PRODUCTS:  # queries, keys, values and the attention's weights
         kept += size * (shapes.hidden + 2 * shapes.keys + shapes.heads * longest)
     else:  # the fused kernel keeps keys and values once for each query head, and its result
         kept += size * 4 * shapes.hidden + FLOAT32 * shapes.heads
@@ -80,7 +80,7 @@ def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adap
 
 def head_activations(shapes: Shapes, labels: int) -> int:
     """Logits of one chunk and what is computed of them."""
-    return min(labels * shapes.vocabulary, max(_LOGITS_AT_ONCE, shapes.vocabulary)) * _OF_A_LOGIT
+    return min(labels * shapes.vocabulary, max(LOGITS_AT_ONCE, shapes.vocabulary)) * _OF_A_LOGIT
 
 
 def cache(shapes: Shapes, rows: int, length: int, size: int) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # 64 MiB of logits in float32; with a vocabulary of 128k that is 128 positions.
-_LOGITS_AT_ONCE = 2**24
+LOGITS_AT_ONCE = 2**24
 
 
 def head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -37,7 +37,7 @@ def head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def positions_at_once(model: Any) -> int:
     """Positions whose logits are computed at once, in a chunk of bounded memory."""
-    return max(1, _LOGITS_AT_ONCE // int(model.config.get_text_config().vocab_size))
+    return max(1, LOGITS_AT_ONCE // int(model.config.get_text_config().vocab_size))
 
 
 def head_loss(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

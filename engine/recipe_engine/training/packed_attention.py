@@ -22,7 +22,7 @@ SEGMENTS = "segments"
 """The keyword by which a batch brings its :class:`Segments`, through the model, to every layer's attention."""
 # Up to here the products of all heads are faster than the fused kernel, and their scores take less memory than what
 # the layer keeps of the row anyway.
-_LONGEST_IN_PRODUCTS = 512
+LONGEST_IN_PRODUCTS = 512
 
 
 class Segments:
@@ -132,7 +132,7 @@ def _row(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _For
     """(1, length, heads, width) of one row."""
     length = query.shape[2]
     window = form.window if form.window is not None and form.window < length else None
-    if form.softcap is not None or (length <= _LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
+    if form.softcap is not None or (length <= LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
         return _by_products(query, key, value, form, window)
     mask = form.segments.mask(length, 1, window, query) if window is not None else None
     out = F.scaled_dot_product_attention(

@@ -84,7 +84,7 @@ def test_long_rows_take_the_fused_kernel(family: str, rows: list[Row], monkeypat
     model = tiny_model(family)
     with packed_attention(model):
         expected, gradients = loss_and_gradients(model, collate_packed(rows))
-        monkeypatch.setattr("recipe_engine.training.packed_attention._LONGEST_IN_PRODUCTS", 0)
+        monkeypatch.setattr("recipe_engine.training.packed_attention.LONGEST_IN_PRODUCTS", 0)
         found, others = loss_and_gradients(model, collate_packed(rows))
     assert found == pytest.approx(expected, rel=1e-5)
     assert_near(others, gradients)
@@ -206,7 +206,7 @@ def test_the_loss_in_chunks_is_the_loss(family: str, rows: list[Row], monkeypatc
     model = tiny_model(family, vocab_size=tiny.VOCABULARY)
     with packed_attention(model):
         expected, gradients = loss_and_gradients(model, collate_packed(rows))
-        monkeypatch.setattr("recipe_engine.training.head._LOGITS_AT_ONCE", 7 * tiny.VOCABULARY)
+        monkeypatch.setattr("recipe_engine.training.head.LOGITS_AT_ONCE", 7 * tiny.VOCABULARY)
         found, others = loss_and_gradients(model, collate_packed(rows))
         with torch.no_grad():
             alone = label_loss(model, collate_packed(rows))
@@ -218,7 +218,7 @@ def test_never_are_there_more_logits_than_a_chunk_has(rows: list[Row], monkeypat
     model = tiny_model("llama")
     shapes: list[tuple[int, ...]] = []
     model.lm_head.register_forward_hook(lambda _module, _inputs, logits: shapes.append(tuple(logits.shape)))
-    monkeypatch.setattr("recipe_engine.training.head._LOGITS_AT_ONCE", 7 * tiny.VOCABULARY)
+    monkeypatch.setattr("recipe_engine.training.head.LOGITS_AT_ONCE", 7 * tiny.VOCABULARY)
     with packed_attention(model):
         label_loss(model, collate_packed(rows)).backward()
     learned = sum(sum(row.supervised) for row in rows)
