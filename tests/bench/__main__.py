@@ -1,30 +1,40 @@
-"""Run all benchmarks, print the table, write ``build/bench.json``."""
+"""Run the benchmarks, all or those of some modules: print each row as it is measured, write ``build/bench.json``."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.bench import commands, containers, registry, startup, storing, training, vocabulary
 
-if TYPE_CHECKING:
-    from tests.bench.measure import Comparison
-
 REPORT = Path("build/bench.json")
+PARTS = {
+    part.__name__.rpartition(".")[2]: part
+    for part in (commands, containers, registry, startup, storing, training, vocabulary)
+}
 
 
-def main() -> None:
-    """Medians of all runs; a ratio above 1 means that ours takes more, or in tokens/s that it does more."""
-    parts = (commands, containers, registry, startup, storing, training, vocabulary)
-    comparisons: list[Comparison] = [comparison for part in parts for comparison in part.compare()]
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps([comparison.to_json() for comparison in comparisons], indent=2) + "\n")
-    print(f"\n{'name':<18} {'ours':>8} {'peer':>8} {'ratio':>6}  {'unit':<12} runs  what")
-    for row in comparisons:
-        numbers = f"{row.ours:>8.2f} {row.peer:>8.2f} {row.ratio:>6.2f}"
-        print(f"{row.name:<18} {numbers}  {row.unit:<12} {row.runs:>4}  {row.what}")
+def main(names: list[str]) -> None:
+    """Medians of all runs; a ratio above 1 means that ours takes more, or in tokens/s that it does more.
+
+    Args:
+        names: of modules beside this one; none for all. Only a run of all writes the report.
+    """
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        sys.exit(f"No benchmark is called {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+    print(f"{'name':<22} {'ours':>8} {'peer':>8} {'ratio':>6}  {'unit':<12} runs  what", flush=True)
+    measured = []
+    for name in names or PARTS:
+        for row in PARTS[name].compare():
+            measured.append(row.to_json())
+            numbers = f"{row.ours:>8.2f} {row.peer:>8.2f} {row.ratio:>6.2f}"
+            print(f"{row.name:<22} {numbers}  {row.unit:<12} {row.runs:>4}  {row.what}", flush=True)
+    if not names:
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
