@@ -13,6 +13,8 @@ SUITE = "bookworm"
 PYTHON = "3.11"
 SITE_PACKAGES = "/opt/recipe/site-packages"
 """Where the libraries are in an image; its ``PYTHONPATH`` names this folder alone."""
+SOURCES = ("rouge-score",)
+"""Libraries that their authors release as sources alone."""
 USER = 65532
 """Number of the user, and of the group, that an image runs as: "nonroot", as in distroless images."""
 CREATED = 1767225600

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recipe_containers.archive import ENVIRONMENT
-from recipe_containers.definition import FOLDER, SITE_PACKAGES, SUITE, USER, base_packages
+from recipe_containers.definition import FOLDER, SITE_PACKAGES, SOURCES, SUITE, USER, base_packages
 
 if TYPE_CHECKING:
     from recipe_containers.definition import Definition
@@ -20,7 +20,7 @@ _TEXT = """\
 FROM debian:{suite}-slim AS libraries
 RUN apt-get update && apt-get install --yes --no-install-recommends {packages} python3-pip
 COPY {lock} /{lock}
-RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --only-binary=:all: \\
+RUN python3 -m pip install --no-cache-dir --require-hashes --no-deps --only-binary=:all: --no-binary={sources} \\
     --target {site} --requirement /{lock}
 
 FROM debian:{suite}-slim
@@ -41,6 +41,7 @@ def dockerfile(definition: Definition) -> str:
         lock=definition.lock.name,
         digest=definition.lock_sha256,
         folder=FOLDER,
+        sources=",".join(SOURCES),
         suite=SUITE,
         packages=" ".join(base_packages()),
         site=SITE_PACKAGES,

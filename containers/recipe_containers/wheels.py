@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from recipe_containers.definition import PYTHON, normalised
+from recipe_containers.definition import PYTHON, SOURCES, normalised
 from recipe_containers.errors import BuildFailed, ImageDiffers
+from recipe_containers.sources import as_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,8 +34,8 @@ class Wheel:
     Attributes:
         name: of the library, normalised.
         version: of the library.
-        path: where the file is.
-        sha256: of its bytes, in hexadecimal.
+        path: where the wheel is.
+        sha256: of the file that the lock pins, in hexadecimal: the wheel, or the sources that it was made of.
     """
 
     name: str
@@ -70,14 +71,15 @@ def find(libraries: Sequence[Library], folder: Path) -> dict[str, Wheel]:
     """Name -> the file in ``folder`` whose bytes the lock takes."""
     pinned = {(library.name, library.version): library.hashes for library in libraries}
     found: dict[str, Wheel] = {}
-    for path in sorted(folder.glob("*.whl")):
-        name, version = path.name.split("-")[:2]
+    for path in sorted((*folder.glob("*.whl"), *folder.glob("*.tar.gz"))):
+        name, version = path.name.removesuffix(".tar.gz").split("-")[:2]
         hashes = pinned.get((normalised(name), version))
         if hashes is not None:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if digest in hashes:
-                found[normalised(name)] = Wheel(normalised(name), version, path, digest)
+                wheel = path if path.suffix == ".whl" else as_wheel(path)
+                found[normalised(name)] = Wheel(normalised(name), version, wheel, digest)
     return found
 
 
@@ -86,7 +88,8 @@ def _download(lock: Path, total: int, folder: Path, tell: Tell) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1)]
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--progress-bar=off"),
-        *("--require-hashes", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp"),
+        *("--require-hashes", "--no-deps", f"--python-version={PYTHON}", "--implementation=cp"),
+        *("--only-binary=:all:", f"--no-binary={','.join(SOURCES)}"),
         *platforms,
         *("--dest", str(folder), "--requirement", str(lock)),
     ]

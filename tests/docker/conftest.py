@@ -31,6 +31,8 @@ from recipe_engine.runners.container import HOME_LABEL
 _SECONDS_TO_START = 30
 LONG = ("epochs = 2", "epochs = 12")
 """An edit of the recipe: a training that can be stopped in its middle."""
+METRICS = "\n[evaluate.rouge]\nmax_new_tokens = 8\n\n[evaluate.bleu]\nmax_new_tokens = 8\n\n"
+"""Tables for the recipe: evaluations by libraries that an image has to have."""
 
 
 @pytest.fixture(scope="session")
@@ -133,8 +135,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def on_host(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Finished:
-    """What the recipe gives in a process of this machine."""
-    return write_workspace(tmp_path_factory.mktemp("host") / "space", model).run()
+    """What the recipe gives in a process of this machine, measured by the libraries for metrics too."""
+    workspace = write_workspace(tmp_path_factory.mktemp("host") / "space", model)
+    workspace.append(METRICS)
+    return workspace.run()
 
 
 @pytest.fixture(scope="session")

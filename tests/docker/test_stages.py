@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.docker.conftest import LONG
+from tests.docker.conftest import LONG, METRICS
 from tests.docker.going_on import goes_on
 from tests.e2e.engine import Finished, Workspace, digests, write_plugin, write_workspace
 
@@ -42,7 +42,7 @@ def facts_of(workspace: Workspace, node: str) -> dict[str, Any]:
     ids=["every stage", "the training alone"],
 )
 def test_the_same_bytes_as_on_the_host(workspace: Workspace, on_host: Finished, image: str, table: str) -> None:
-    workspace.append(table.format(image=image))
+    workspace.append(METRICS + table.format(image=image))
     done = workspace.run()
     assert digests(done.result) == digests(on_host.result)
     keys = {node["id"]: node["key"] for node in done.result["nodes"]}

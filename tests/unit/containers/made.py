@@ -1,4 +1,4 @@
-"""Small wheels, locks and systems for tests of images."""
+"""Small wheels, source distributions, locks and systems for tests of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def definition(folder: Path, *wheels: Path) -> Definition:
     """A definition whose lock pins these wheels."""
     lines = []
     for path in wheels:
-        name, version = path.name.split("-")[:2]
+        name, version = path.name.removesuffix(".tar.gz").split("-")[:2]
         lines.append(f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n")
     (folder / "tiny.lock").write_text("".join(lines), encoding="utf-8")
     return Definition("tiny", "For tests", download=1, folder=folder)
@@ -54,4 +54,22 @@ def system(path: Path, files: dict[str, str], links: dict[str, str] | None = Non
             entry = tarfile.TarInfo(f"./{name}")
             entry.type, entry.linkname = tarfile.LNKTYPE, f"./{target}"
             archive.addfile(entry)
+    return path
+
+
+def sources(folder: Path, name: str = "small_er", version: str = "1.0", **files: str) -> Path:
+    """A source distribution with a package of one module, and further files: ``__`` in a name stands for ``/``."""
+    path = folder / f"{name}-{version}.tar.gz"
+    whole = {
+        "PKG-INFO": METADATA.format(name=name, version=version),
+        "setup.py": "raise SystemExit('nothing of a source distribution is run')\n",
+        f"{name}/__init__.py": f"VERSION = {version!r}\n",
+        f"{name}.egg-info/top_level.txt": f"{name}\n",
+        **{place.replace("__", "/"): text for place, text in files.items()},
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for place, text in whole.items():
+            entry = tarfile.TarInfo(f"{name}-{version}/{place}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
     return path

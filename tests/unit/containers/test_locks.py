@@ -63,7 +63,7 @@ def test_both_locks_hold_to_the_constraints_and_those_to_the_programs() -> None:
 def test_what_is_asked_for_is_what_the_program_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["run"], *extras["nf4"]]
+    needed = [*project["dependencies"], *extras["run"], *extras["nf4"], *extras["metrics"]]
     asked = (FOLDER / "requirements.in").read_text(encoding="utf-8").split()
     assert asked == sorted(each for each in needed if not each.startswith("recipe-engine"))
     for line in asked:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
 from pathlib import Path
 
 import pytest
-from tests.unit.containers.made import definition, wheel
+from tests.unit.containers.made import definition, sources, wheel
 
 from recipe_containers.errors import BuildFailed, ImageDiffers
 from recipe_containers.progress import silent
+from recipe_containers.sources import as_wheel
 from recipe_containers.wheels import Wheel, fetch, find, unpack
 
 
@@ -77,3 +80,35 @@ def test_a_wheel_that_would_write_elsewhere(tmp_path: Path, name: str) -> None:
     made = wheel(tmp_path, **{name.replace("/", "__"): "x"})
     with pytest.raises(ImageDiffers, match="outside of the image"):
         unpack([taken(made)], tmp_path / "out", silent)
+
+
+def test_sources_that_a_lock_pins_are_laid_out_without_their_set_up(tmp_path: Path) -> None:
+    made = sources(tmp_path)
+    (found,) = fetch(definition(tmp_path, made), tmp_path, silent)
+    assert (found.name, found.version) == ("small-er", "1.0")
+    assert found.sha256 == hashlib.sha256(made.read_bytes()).hexdigest()
+    unpack([found], tmp_path / "out", silent)
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files == {"small_er/__init__.py", "small_er-1.0.dist-info/METADATA", "small_er-1.0.dist-info/WHEEL"}
+    # What was made of them stands beside them, and is not taken for what the lock pins.
+    assert fetch(definition(tmp_path, made), tmp_path, silent) == (found,)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"small_er__fast.c": "int x;"}, "small_er/fast.c, which is no Python module"),
+        ({"small_er.egg-info__top_level.txt": "small_er fast", "fast__fast.pyx": ""}, "fast/fast.pyx"),
+    ],
+)
+def test_sources_that_have_to_be_built(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    with pytest.raises(BuildFailed, match=said):
+        as_wheel(sources(tmp_path, **files))
+    assert list(tmp_path.glob("*.whl")) == []
+
+
+def test_a_tar_that_is_no_source_distribution(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "other-1.0.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(BuildFailed, match="no source distribution"):
+        as_wheel(tmp_path / "other-1.0.tar.gz")
