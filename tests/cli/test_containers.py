@@ -53,7 +53,7 @@ def test_a_dry_run_checks_and_builds_nothing(tmp_path: Path) -> None:
     said = valid("containers_dry_run", output)
     assert (code, said["without_hash"], said["fetched"], said["locked"]) == (0, [], 0, False)
     assert said["driver_floor"] == "580.65.06"
-    assert "85 of them; all are about 2.9 GB" in containers(tmp_path, "build", "cuda", "--dry-run")[1]
+    assert "96 of them; all are about 2.9 GB" in containers(tmp_path, "build", "cuda", "--dry-run")[1]
     assert not (tmp_path / "cache").exists()
 
 

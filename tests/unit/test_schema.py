@@ -135,7 +135,7 @@ def test_the_schema_of_recipes_is_a_schema_and_is_json() -> None:
 
 def test_the_schema_takes_the_shipped_recipes() -> None:
     trees = [tomllib.loads(path.read_text()) for path in RECIPES.rglob("*.toml")]
-    trees += [json.loads(path.read_text()) for path in RECIPES.glob("*.json")]
+    trees += [json.loads(path.read_text()) for path in RECIPES.glob("*.json") if ".lock." not in path.name]
     assert [faults(tree) for tree in trees] == [[] for _ in trees]
 
 
