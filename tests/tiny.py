@@ -248,7 +248,7 @@ def prepare_data(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: Path,
     *,
-    data_format: Literal["instruction", "chat", "preference"] = "instruction",
+    data_format: Literal["instruction", "chat", "preference", "text"] = "instruction",
     **table: Any,
 ) -> Path:
     """Rows through the real ``prepare`` stage; the folder of its artifact.

@@ -78,6 +78,11 @@ def adds_no_tokens(_options: Any) -> tuple[str, ...]:
     return ()
 
 
+def within_max_length(_options: Any) -> bool:
+    """The default of :attr:`Method.whole_rows`: ``max_length`` of the data set holds."""
+    return False
+
+
 def asks_the_model(_options: Any) -> Any:
     """The default of :attr:`Method.answers`: an evaluation gets the model."""
     return None
@@ -118,6 +123,8 @@ class Method:
         packages: distributions whose versions enter the key.
         data: the data sets that these options read: role -> name of the ``[data.…]`` table.
         data_kinds: role -> the kinds of data that it can read there; a role that is not named takes ``text``.
+        whole_rows: whether it reads rows of any length with these options: its data sets are prepared for it without
+            their ``max_length``.
         takes: kinds of models that it works on; ``None`` for any.
         gives: the kind of model that it hands on; ``None`` for the kind that it got.
         check: finds options that contradict each other: (key, what is wrong) for each.
@@ -155,6 +162,7 @@ class Method:
     packages: tuple[str, ...] = ()
     data: Callable[[Any], Mapping[str, str]] = reads_no_data
     data_kinds: Mapping[str, frozenset[DataKind]] = field(default_factory=dict)
+    whole_rows: Callable[[Any], bool] = within_max_length
     takes: frozenset[ModelKind] | None = None
     gives: ModelKind | None = None
     check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check

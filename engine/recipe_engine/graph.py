@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.judges import judges_of
-from recipe_engine.model import StageTable
+from recipe_engine.model import WHOLE, StageTable, without_limit
 from recipe_engine.options import non_default, to_table
 from recipe_engine.training.reading import reading_packages
 
@@ -184,10 +184,17 @@ class _Part:
         self._prefix = prefix
 
     def prepared(self, *, every: bool) -> list[Node]:
-        """A node for each data set, or for those that the training reads."""
-        train = self._recipe.train
-        read = set(self._method(train).data(train.options).values()) if train else set()
-        return [self._prepare(data) for name, data in self._recipe.data.items() if every or name in read]
+        """A node for each data set, or for those that the training reads; one more for rows of any length."""
+        recipe, nodes = self._recipe, []
+        readers = recipe.stages() if every else (recipe.train,)
+        read = {name for table in readers if table for name in self._data(table).values()}
+        for data in recipe.data.values():
+            whole = without_limit(data)
+            if data.name in read or (every and whole.name not in read):
+                nodes.append(self._prepare(data))
+            if whole.name in read:
+                nodes.append(self._prepare(whole))
+        return nodes
 
     def trained(self, *, evaluated: bool) -> list[Node]:
         """From the base model to the trained one; with the evaluations of both, or without."""
@@ -267,12 +274,12 @@ class _Part:
         return Node(
             id=f"{self._prefix}prepare.{data.name}",
             stage="prepare",
-            instance=data.name,
+            instance=data.name.removesuffix(WHOLE),
             method=data.table.format,
             implementation="recipe_engine.methods.prepare:PrepareStage",
             options=data.to_table(),
             changed_options={**non_default(data.table), **non_default(data.format_options)},
-            source=f"{self._prefix}data.{data.name}",
+            source=f"{self._prefix}data.{data.name.removesuffix(WHOLE)}",
             inputs={"tokenizer": "tokenizer"},
             revision=registered.descriptor.revision + _PREPARE_REVISION,
             packages=(*_TOKENIZER_PACKAGES, *reading_packages(data.table.source)),
@@ -315,7 +322,7 @@ class _Part:
         method = self._method(table)
         inputs = dict(given.pop("inputs", {}))
         if "answers" not in inputs:
-            inputs.update(self._reads(table, method))
+            inputs.update(self._reads(table))
         judges = judges_of(table, self._recipe, self._catalogue, self._prefix)
         return Node(
             id=f"{self._prefix}{node_id}",
@@ -337,11 +344,17 @@ class _Part:
             **given,
         )
 
-    def _reads(self, table: StageTable, method: Method) -> dict[str, str]:
+    def _reads(self, table: StageTable) -> dict[str, str]:
         """The tokenizer and the data sets of a stage, by role."""
         tokenizer = {"tokenizer": "tokenizer"} if table.stage not in ("load", "adapt") else {}
-        data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in method.data(table.options).items()}
+        data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in self._data(table).items()}
         return tokenizer | data
+
+    def _data(self, table: StageTable) -> dict[str, str]:
+        """Role -> name of the data set that a stage reads, marked where its rows have any length."""
+        method = self._method(table)
+        mark = WHOLE if method.whole_rows(table.options) else ""
+        return {role: f"{name}{mark}" for role, name in method.data(table.options).items()}
 
     def _method(self, table: StageTable) -> Method:
         return self._catalogue.methods[table.stage, table.method].descriptor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recipe_engine import split
@@ -171,6 +171,18 @@ class DataSet:
     def to_table(self) -> dict[str, Any]:
         """All keys, defaults too."""
         return {**to_table(self.table), **to_table(self.format_options)}
+
+
+WHOLE = "@whole"
+"""Ends the name of a data set whose rows have any length."""
+_ANY_LENGTH = 2**31 - 1  # the counts of a row's tokens are 32 bits wide
+
+
+def without_limit(data: DataSet) -> DataSet:
+    """The same rows, whatever their length."""
+    return DataSet(
+        f"{data.name}{WHOLE}", replace(data.table, max_length=_ANY_LENGTH, overlong="error"), data.format_options
+    )
 
 
 def build_data_set(name: str, table: Mapping[str, Any], format_options: type[Any]) -> DataSet:

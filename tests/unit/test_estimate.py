@@ -154,3 +154,17 @@ def test_rows_that_are_prepared_count_as_they_are(outline: ModelOutline) -> None
     unknown = outlook(recipe, catalogue, outline, {}, None).stages["train"].parts["activations"]
     known = outlook(recipe, catalogue, outline, metrics, None).stages["train"].parts["activations"]
     assert known < unknown / 15
+
+
+def test_a_window_is_all_that_an_evaluation_reads_of_a_row(outline: ModelOutline) -> None:
+    text = SMALL.replace("[evaluate.perplexity]", "[evaluate.perplexity]\nwindow = {}")
+
+    def activations(window: int, longest: int | None = None) -> int:
+        metrics = {"prepare.eval@whole": {"rows": 2, "tokens": longest, "longest_row": longest}} if longest else {}
+        recipe = recipe_of(text.format(window))
+        return (
+            outlook(recipe, load_catalogue(), outline, metrics, None).stages["evaluate.perplexity"].parts["activations"]
+        )
+
+    assert activations(100) < activations(400) == activations(400, longest=9000)
+    assert activations(400, longest=100) == activations(100)

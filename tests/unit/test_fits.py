@@ -13,9 +13,18 @@ from recipe_engine.methods.fits import (
     lora_clashes,
     lora_fits_outline,
     outlined_layers,
+    perplexity_fits_outline,
     push_clashes,
 )
-from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4, PushFolder
+from recipe_engine.methods.options import (
+    AdaptFull,
+    AdaptLora,
+    EvaluatePerplexity,
+    LoadFull,
+    LoadInt8,
+    LoadNf4,
+    PushFolder,
+)
 
 LLAMA: dict[str, tuple[int, ...]] = {
     "model.embed_tokens.weight": (300, 32),
@@ -46,6 +55,15 @@ def outline(tensors: dict[str, tuple[int, ...]] = LLAMA, **config: Any) -> Model
 def found(tensors: dict[str, tuple[int, ...]] = LLAMA, tied: bool = False, **options: Any) -> list[Any]:
     config = outline(tensors, tie_word_embeddings=tied)
     return list(lora_fits_outline(AdaptLora(**options), config))
+
+
+def test_a_window_is_no_longer_than_what_the_model_reads() -> None:
+    longer = [("window", "this model reads 512 tokens at most", "Lower it to 512.")]
+    for config in ({"max_position_embeddings": 512}, {"n_positions": 512}, {"text_config": {"n_positions": 512}}):
+        fitting = [perplexity_fits_outline(EvaluatePerplexity(window=n), outline(**config)) for n in (512, 513)]
+        assert fitting == [[], longer]
+    assert perplexity_fits_outline(EvaluatePerplexity(window=513), outline()) == []
+    assert perplexity_fits_outline(EvaluatePerplexity(), outline(n_positions=4)) == []
 
 
 def test_linear_layers_are_those_with_a_matrix_that_is_no_embedding() -> None:

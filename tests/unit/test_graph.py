@@ -93,6 +93,26 @@ def test_an_instance_is_a_node_of_its_own() -> None:
     assert again.changed_options == {"batch_size": 2}
 
 
+def test_rows_of_any_length_are_prepared_for_those_who_read_them() -> None:
+    """A data set that a window reads and others too is prepared twice; one that only windows read, once."""
+    windowed = SMALL.replace("[evaluate.perplexity]", "[evaluate.perplexity]\nwindow = 64")
+    nodes = nodes_of(windowed)
+    assert [name for name in nodes if name.startswith("prepare.")] == [
+        "prepare.train",
+        "prepare.eval",
+        "prepare.eval@whole",
+    ]
+    assert nodes["evaluate.perplexity@base"].inputs["data.eval"] == "prepare.eval@whole"
+    assert nodes["answers.eval-64x32@base"].inputs["data.eval"] == "prepare.eval"
+    whole = nodes["prepare.eval@whole"]
+    assert (whole.instance, whole.source) == ("eval", "data.eval")
+    assert whole.changed_options == {"format": "instruction", "max_length": 2**31 - 1}
+    short = windowed.replace("eval.jsonl", 'eval.jsonl"\nmax_length = 9\noverlong = "drop')
+    alone = nodes_of(short.replace("[evaluate.exact_match]\n", ""))
+    assert "prepare.eval" not in alone
+    assert alone["prepare.eval@whole"].changed_options == whole.changed_options, "max_length matters to nobody"
+
+
 def test_what_is_needed_for_a_target_and_nothing_else() -> None:
     nodes = build_graph(recipe_of(SMALL), builtins())
 

@@ -128,6 +128,8 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a micro batch that does not divide": TRAIN.replace(
             "[train.sft]\n", "[train.sft]\nbatch_size = 16\nmicro_batch_size = 6\n"
         ),
+        "windows that leave tokens out": SMALL.replace("perplexity]", "perplexity]\nwindow = 64\nstride = 64"),
+        "a stride without a window": SMALL.replace("perplexity]", "perplexity]\nstride = 64"),
         "an option without what it needs": TRAIN.replace("[train.sft]\n", '[train.sft]\neval_data = "train"\n'),
         "an image by its tag": LOAD + '[container]\nimage = "recipe-cuda:12"\n',
         "a tag for one stage": TRAIN + f'[container]\nimage = "{DIGEST}"\n[container.train]\nimage = "x:1"\n',

@@ -42,6 +42,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     """
     from recipe_engine.errors import InvalidArguments
     from recipe_engine.execute import Asked, RunFailed, run
+    from recipe_engine.graph import build_graph
     from recipe_engine.training.rows import read_rows
 
     recipe, catalogue = open_recipe(recipe_file, overrides)
@@ -49,7 +50,10 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     if chosen is None or chosen not in recipe.data:
         known = ", ".join(recipe.data) or "none"
         raise InvalidArguments(f"{recipe_file} has no data set {chosen or ''}.", f"It has {known}.")
-    node = f"prepare.{chosen}"
+    prepared = [
+        node.id for node in build_graph(recipe, catalogue) if (node.stage, node.instance) == ("prepare", chosen)
+    ]
+    node = prepared[0]
     try:
         targets = frozenset({node, "tokenizer"})
         record = run(recipe, catalogue, open_registry(), lambda _event: None, Asked(targets, "ignore"))

@@ -9,6 +9,7 @@ from recipe_engine.estimate import parts
 from recipe_engine.estimate.shapes import shapes_of
 from recipe_engine.methods.metrics.options import EvaluateAnswers
 from recipe_engine.methods.options import AdaptFull, AdaptLora, EvaluatePerplexity, EvaluateSamples, LoadFull
+from recipe_engine.model import WHOLE
 from recipe_engine.training.options import TrainSft
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def job_of(recipe: Recipe, catalogue: Catalogue, prepared: Mapping[str, Lengths]
         train=train.options if train else None,
         evaluations=evaluations,
         lengths={
-            name: prepared.get(name) or Lengths(data.table.max_length, data.table.max_length)
-            for name, data in recipe.data.items()
+            **{name: Lengths(data.table.max_length, data.table.max_length) for name, data in recipe.data.items()},
+            **prepared,
         },
     )
 
@@ -159,7 +160,7 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
         model["adapter"] = parts.FLOAT32 * parts.adapter_numbers(shapes, job.adapt)
     size = parts.precision(job.load)
     for instance, options in job.evaluations.items():
-        longest = job.lengths[options.data].longest if hasattr(options, "data") else 0
+        longest = _longest(options, job) if hasattr(options, "data") else 0
         found = dict(model)
         if isinstance(options, EvaluatePerplexity):
             rows, fresh = options.batch_size, 0
@@ -175,6 +176,14 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
         if not isinstance(job.load, LoadFull):
             found["one layer dequantized"] = _one_layer(shapes, job)
         yield StageMemory(f"evaluate.{instance}", found)
+
+
+def _longest(options: Any, job: Job) -> int:
+    """Tokens of the longest row, or window of one, that an evaluation reads."""
+    if isinstance(options, EvaluatePerplexity) and options.window:
+        whole = job.lengths.get(f"{options.data}{WHOLE}")
+        return min(options.window, whole.longest) if whole else options.window
+    return job.lengths[options.data].longest
 
 
 def _one_layer(shapes: Shapes, job: Job) -> int:

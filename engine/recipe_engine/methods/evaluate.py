@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
 from recipe_engine.methods.answers import write_answers
+from recipe_engine.methods.metrics.compare import sum_of
 from recipe_engine.methods.metrics.measures import Preference, Surprise
 from recipe_engine.methods.metrics.result import result_of
 from recipe_engine.training.generation import Decoding, greedy
 from recipe_engine.training.row_loss import row_losses
 from recipe_engine.training.rows import Row, end_tokens, read_pairs, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer
+from recipe_engine.training.windows import longest_input, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,18 +31,23 @@ class _Evaluation:
 
 
 class Perplexity(_Evaluation):
-    """Loss of the supervised tokens, each counted once, and its exponential."""
+    """Loss of the supervised tokens, or of all, each counted once, and its exponential; long rows in windows."""
 
     def run(self, request: StageRequest) -> StageResult:
         """Metrics: ``loss`` in nats a token, ``perplexity``; the number of tokens and the comparison are facts."""
-        counts = row_losses(
-            request.inputs.model,
-            _rows(request),
-            request.options.batch_size,
+        model, options = request.inputs.model, request.options
+        length = options.window or longest_input(model)
+        rows = [windows(row, length, options.stride) for row in _measured(request)]
+        losses = row_losses(
+            model,
+            [window for row in rows for window in row],
+            options.batch_size,
             _tokenizer(request).pad_token_id,
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )
-        return result_of(request, Surprise(), counts, tokens=sum(tokens for _, tokens in counts))
+        remaining = iter(losses)
+        counts = [sum_of(list(islice(remaining, len(row)))) for row in rows]
+        return result_of(request, Surprise(), counts, tokens=sum(int(tokens) for _, tokens in counts))
 
 
 class PreferenceAccuracy(_Evaluation):
@@ -99,6 +108,12 @@ def _answer(request: StageRequest, rows: list[Row], batch_size: int) -> None:
         for row, answer in zip(rows, answers, strict=True)
     )
     write_answers(request.output, entries)
+
+
+def _measured(request: StageRequest) -> list[Row]:
+    """The rows, with the tokens marked whose loss counts."""
+    rows = _rows(request)
+    return [replace(row, supervised=(True,) * len(row.input_ids)) for row in rows] if request.options.prompts else rows
 
 
 def _rows(request: StageRequest) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.methods.options import AdaptFull, AdaptLora, EvaluatePerplexity, LoadFull, LoadInt8, LoadNf4
 from recipe_engine.training.options import TrainReward
 
 if TYPE_CHECKING:
@@ -104,6 +104,15 @@ def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tup
     layers = outlined_layers(outline)
     chosen = options.train_only or ()
     return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
+
+
+def perplexity_fits_outline(options: EvaluatePerplexity, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """A window that is longer than what the model was made for."""
+    config = outline.config.get("text_config", outline.config)
+    longest = config.get("max_position_embeddings") or config.get("n_positions")
+    if options.window and longest and options.window > longest:
+        return [("window", f"this model reads {longest} tokens at most", f"Lower it to {longest}.")]
+    return []
 
 
 def reward_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:

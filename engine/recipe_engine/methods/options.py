@@ -123,7 +123,31 @@ class EvaluatePerplexity:
     """How surprised the model is by the right answers, each token counted once."""
 
     data: str = option("Data set to measure on.", default="eval", in_key=False)
-    batch_size: int = option("Rows of one forward pass.", default=16, minimum=1, unit="rows")
+    batch_size: int = option("Rows, or windows of long ones, of one forward pass.", default=16, minimum=1, unit="rows")
+    window: int | None = option(
+        "Longer rows are read whole, whatever max_length says, in windows of so many tokens that overlap; the longest "
+        "input of the model, and max_length holds, where left out.",
+        default=None,
+        minimum=2,
+        unit="tokens",
+    )
+    stride: int | None = option(
+        "How far a window begins behind the one before it: the smaller, the more context a token has at least, and the "
+        "longer it takes; half a window where left out.",
+        default=None,
+        minimum=1,
+        unit="tokens",
+        needs="window",
+    )
+    prompts: bool = option("Measure the tokens of prompts too, not those alone that are learned.", default=False)
+
+    def contradictions(self) -> Sequence[tuple[str, str]]:
+        """Windows that would leave tokens out."""
+        if self.window and self.stride and self.stride >= self.window:
+            return [
+                ("stride", f"windows of {self.window} tokens must overlap, as the first token of each has no context")
+            ]
+        return []
 
 
 @dataclass(frozen=True)
