@@ -20,7 +20,7 @@ from recipe_engine.errors import InvalidRecipe, Problem, UnresolvedInput
 from recipe_engine.model import PLUGIN_FILE_SUFFIX, Pinned
 from recipe_engine.options import REWARD
 from recipe_engine.overrides import apply_overrides
-from recipe_engine.reward_tables import RECIPE, move_files, recipes_in
+from recipe_engine.reward_tables import RECIPE, move_files, move_folder, recipes_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -261,6 +261,8 @@ def _anchor(tree: dict[str, Any], written_in: Path, read_from: Path) -> None:
                 table[key] = f"file:{moved(reference.removeprefix('file:'))}"
             elif isinstance(reference, dict) and isinstance(reference.get("recipe"), str):
                 reference["recipe"] = moved(reference["recipe"])
+    for table in _values(tree.get("evaluate")):
+        move_folder(table, moved)
     _anchor_rewards(tree, moved)
     plugins = tree.get("plugins")
     if isinstance(plugins, list):

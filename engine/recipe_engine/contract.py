@@ -107,13 +107,13 @@ class SourceRequest:
         folder: what relative paths are relative to: the recipe's folder.
         cache: where fetched files may be kept; shared by all runs of a registry.
         revision: commit, tag or branch, where the recipe gives one.
-        kind: whether a model folder or a data file is wanted.
+        kind: whether a model folder, a data file or a folder of any files is wanted.
     """
 
     reference: str
     folder: Path
     cache: Path
-    kind: Literal["model", "data"]
+    kind: Literal["model", "data", "folder"]
     revision: str | None = None
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.judges import judges_of
 from recipe_engine.model import WHOLE, StageTable, without_limit
-from recipe_engine.options import non_default, to_table
+from recipe_engine.options import folder_of, non_default, to_table
 from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Node:
         implementation: ``package.module:Class``.
         options: all of them, as a table.
         changed_options: those that differ from their default; they enter the key.
-        source: the source that it reads: ``model`` or ``data.<name>``; ``""`` for none.
+        source: the source that it reads: ``model``, ``data.<name>`` or ``evaluate.<instance>``; ``""`` for none.
         sources: role -> further sources that it reads: those of rewards.
         inputs: role -> node whose artifact it builds on.
         consumes: whether the live model that it gets is changed, so that nobody else can use it afterwards.
@@ -298,7 +298,8 @@ class _Part:
                 inputs = {"answers": answers.id}
             if side == "result" and self._method(table).compares:
                 inputs["before"] = f"{self._prefix}evaluate.{table.instance}@base"
-            node = self._stage(table, f"evaluate.{table.instance}@{side}", inputs=inputs)
+            source = f"evaluate.{table.instance}" if folder_of(table.options) else ""
+            node = self._stage(table, f"evaluate.{table.instance}@{side}", inputs=inputs, source=source)
             nodes[node.id] = node
         return list(nodes.values())
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
 from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
 from recipe_engine.lazy import bugs_named, load_symbol
-from recipe_engine.options import REWARD, rewards_of
+from recipe_engine.options import REWARD, folder_of, rewards_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,8 +37,9 @@ class Resolution:
     """The inputs of a recipe, as far as they are known.
 
     Attributes:
-        sources: ``model``, ``data.<name>``, ``reward.<name>`` and, of a recipe that this one builds on,
-            ``<recipe>/data.<name>`` and so on -> its files; ``None`` where they are not known without the network.
+        sources: ``model``, ``data.<name>``, ``reward.<name>``, ``evaluate.<instance>`` and, of a recipe that this one
+            builds on, ``<recipe>/data.<name>`` and so on -> its files; ``None`` where they are not known without the
+            network.
         images: reference to each image that stages run in -> what is known of it; ``None`` where nothing is.
     """
 
@@ -162,6 +163,11 @@ def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) ->
                     kind=reward.kind,
                     revision=_pinned(reward.reference, reward.revision, pins),
                 )
+    for table in recipe.evaluate:  # those of the recipes that it builds on are not run
+        if folder := folder_of(table.options):
+            requests[f"evaluate.{table.instance}"] = SourceRequest(
+                reference=folder, folder=recipe.folder, cache=cache_folder, kind="folder"
+            )
     first = recipe.lineage()[0]
     requests["model"] = SourceRequest(
         reference=first.source,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recipe_engine import split
 from recipe_engine.options import REWARD, build, fields_of, option, rewards_of, to_table
-from recipe_engine.reward_tables import RECIPE, move_files, recipes_in
+from recipe_engine.reward_tables import RECIPE, move_files, move_folder, recipes_in
 from recipe_engine.toml_text import to_toml
 
 if TYPE_CHECKING:
@@ -377,5 +377,7 @@ def _make_absolute(table: dict[str, Any], folder: Path, files: Collection[str]) 
             holder[key] = f"file:{moved(reference.removeprefix('file:'))}"
     for train in table.get("train", {}).values():
         move_files(train.get(REWARD), moved, lambda _, value: value in files)
+    for evaluation in table.get("evaluate", {}).values():
+        move_folder(evaluation, moved)
     if "plugins" in table:
         table["plugins"] = [moved(name) if name.endswith(PLUGIN_FILE_SUFFIX) else name for name in table["plugins"]]

@@ -129,6 +129,8 @@ class Reward:
         return {"source": self.source, "name": self.name, **non_default(self.table), "options": own}
 
 
+FOLDER = "folder"
+"""The option of an evaluate method that names a folder of files."""
 REWARD = "reward"
 """Name of the option of a train method that takes rewards."""
 FUNCTION = "function"
@@ -238,6 +240,12 @@ def rewards_of(options: object) -> tuple[Reward, ...]:
     """The rewards that a training adds up; none where it has no such option."""
     value = getattr(options, REWARD, ())
     return tuple(item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, Reward))
+
+
+def folder_of(options: object) -> str:
+    """The reference of the folder that an evaluation reads, by its option of that name; ``""`` where it reads none."""
+    value = getattr(options, FOLDER, "")
+    return value if isinstance(value, str) else ""
 
 
 def is_literal(annotation: Any) -> bool:

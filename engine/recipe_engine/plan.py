@@ -13,7 +13,7 @@ from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
 from recipe_engine.options import REWARD
-from recipe_engine.outline import check_device, check_model, check_ready, outline_of, settled
+from recipe_engine.outline import check_device, check_model, check_ready, check_requirements, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
 from recipe_engine.rowchange import changed_rows
 from recipe_registry import MissingArtifact
@@ -88,10 +88,11 @@ def make_plan(
         any_environment: take results that were made with other packages, on other hardware or in another image too.
 
     Raises:
-        UnfitEnvironment: where a numeric package is not installed, a method does not run on the device, or does not
-            find what it needs besides, such as a token.
+        UnfitEnvironment: where a package is not installed that a method needs, a method does not run on the device, or
+            does not find what it needs besides, such as a token.
         InvalidRecipe: where the options of a method do not fit the model.
     """
+    check_requirements(recipe, catalogue, build_graph(recipe, catalogue))
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
     outline = planner.outline(_loaded(planned))
     check_model(recipe, catalogue, outline)

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.options import FUNCTION, REWARD, Reward, RewardTable, build, fields_of, members
+from recipe_engine.options import FOLDER, FUNCTION, REWARD, Reward, RewardTable, build, fields_of, members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,18 @@ def move_files(rewards: Any, moved: Callable[[str], str], is_reference: Callable
         for key, value in reward.items() if isinstance(reward, dict) else ():
             if isinstance(value, str) and value.startswith("file:") and is_reference(key, value):
                 reward[key] = f"file:{moved(value.removeprefix('file:'))}"
+
+
+def move_folder(table: Any, moved: Callable[[str], str]) -> None:
+    """Change the path of the folder that an evaluation reads, in place.
+
+    Args:
+        table: of the evaluation, whatever may be wrong with it.
+        moved: from an old path to a new one.
+    """
+    folder = table.get(FOLDER) if isinstance(table, dict) else None
+    if isinstance(folder, str) and folder.startswith("file:"):
+        table[FOLDER] = f"file:{moved(folder.removeprefix('file:'))}"
 
 
 def takes_rewards(options: type[Any]) -> bool:

@@ -9,6 +9,7 @@ from recipe_engine.descriptors import SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
 from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
+from recipe_engine.options import FOLDER, folder_of
 from recipe_engine.relations import base_findings, name_findings, reward_findings
 from recipe_engine.wording import did_you_mean, show
 
@@ -41,6 +42,7 @@ def rule_problems(draft: Draft, composition: Composition, catalogue: Catalogue) 
     rules = (
         _order,
         _sources,
+        _folders,
         _data_sets,
         _kinds,
         _clashes,
@@ -95,6 +97,16 @@ def _sources(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
                 if getattr(table, key, None) is not None:
                     message = f"it cannot matter here: {scheme}: has no {key}s"
                     yield Finding((*path[:-1], key), message, "Remove it.", path)
+
+
+def _folders(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:
+    """The folders that evaluations read are of this machine, as no other source has any."""
+    for table in draft.stages:
+        folder = folder_of(table.options) if table.stage == "evaluate" else ""
+        scheme, _, path = folder.partition(":")
+        if folder and (scheme != "file" or not path.strip()):
+            message = f'"{folder}" is no folder of this machine'
+            yield Finding((table.stage, table.instance, FOLDER), message, "Write one like file:tasks.")
 
 
 def _data_sets(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from tests.unit.written import builtins
 from recipe_engine.compose import compose
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.graph import Node, build_graph
+from recipe_engine.lock import source_requests
 from recipe_engine.validate import validate
 
 if TYPE_CHECKING:
@@ -115,6 +116,17 @@ def test_what_means_the_same_from_anywhere_stays(here: Path, reference: str) -> 
     write(here / "base.toml", BASE.replace("file:model", reference))
     write(here / "deep/r.toml", 'extends = "../base.toml"\nname = "r"\n')
     assert recipe("deep/r.toml").model.base == reference
+
+
+def test_the_folder_of_an_evaluation_starts_where_it_was_written(here: Path) -> None:
+    write(here / "base.toml", BASE + '[evaluate.harness]\nfolder = "file:tasks"\n')
+    write(here / "deep/r.toml", 'extends = "../base.toml"\nname = "r"\n')
+    found = recipe("deep/r.toml")
+    assert found.evaluate[-1].options.folder == "file:../tasks"
+    request = source_requests(found, here)["evaluate.harness"]
+    assert (request.folder / request.name).resolve() == here / "tasks"
+    (kept,) = found.as_run(absolute=True).values()
+    assert f'folder = "file:{here}/deep/../tasks"' in kept.decode()
 
 
 def test_a_mistake_is_told_where_it_was_written(here: Path) -> None:

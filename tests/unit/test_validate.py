@@ -128,6 +128,8 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "a micro batch that does not divide": TRAIN.replace(
             "[train.sft]\n", "[train.sft]\nbatch_size = 16\nmicro_batch_size = 6\n"
         ),
+        "a folder of the Hub": SMALL + '[evaluate.harness]\nfolder = "hub:a/b"\n',
+        "a folder without a path": SMALL + '[evaluate.harness]\nfolder = "file:"\n',
         "windows that leave tokens out": SMALL.replace("perplexity]", "perplexity]\nwindow = 64\nstride = 64"),
         "a stride without a window": SMALL.replace("perplexity]", "perplexity]\nstride = 64"),
         "an option without what it needs": TRAIN.replace("[train.sft]\n", '[train.sft]\neval_data = "train"\n'),

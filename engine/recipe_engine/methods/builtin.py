@@ -16,6 +16,7 @@ from recipe_engine.descriptors import (
 )
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.methods import fits, options
+from recipe_engine.methods.harness.options import EvaluateHarness
 from recipe_engine.methods.hub_token import hub_needs
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.metrics.measures import ROUGES
@@ -47,6 +48,12 @@ _ROUGE = Requirement(
     specifier=">=0.1.2",
     symbols=("rouge_score.rouge_scorer:RougeScorer",),
     extra="metrics",
+)
+_HARNESS = Requirement(
+    package="lm_eval",
+    specifier=">=0.4.13,<0.5",
+    symbols=("lm_eval.evaluator:evaluate", "lm_eval.tasks:TaskManager", "lm_eval.models.huggingface:HFLM"),
+    extra="harness",
 )
 _HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
@@ -223,6 +230,16 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         implementation="recipe_engine.methods.evaluate:Answers",
         metrics=(),
         **_ASKING,
+    )
+    yield Method(
+        name="harness",
+        summary="Tasks of the Language Model Evaluation Harness",
+        options=EvaluateHarness,
+        implementation="recipe_engine.methods.harness.stage:Harness",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS, _HARNESS),
+        packages=(*_MODEL_PACKAGES, "datasets", "lm_eval"),
+        takes=LANGUAGE_MODELS,
     )
     yield _metric("exact_match", "Share of answers that are right", metrics.EvaluateExactMatch, "ExactMatch")
     yield _metric("f1", "Words that answer and reference share", metrics.EvaluateF1, "F1")

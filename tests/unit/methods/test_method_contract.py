@@ -233,13 +233,13 @@ EVALUATIONS: dict[str, Any] = {
 
 
 def test_every_evaluation_is_here() -> None:
-    """Metrics get no model, so they cannot change it: ``test_metrics.py`` has them."""
+    """Metrics get no model, so they cannot change it: ``test_metrics.py`` has them. ``test_harness.py`` has its own."""
     asking = {
         name
         for (stage, name), method in CATALOGUE.methods.items()
         if stage == "evaluate" and not issubclass(method.descriptor.options, metrics.Measured)
     }
-    assert set(EVALUATIONS) == asking
+    assert set(EVALUATIONS) == asking - {"harness"}
 
 
 def evaluation(root: Path, name: str, model: Any, tokenizer: Path, data: Path) -> StageRequest:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_NOTHING = {
+    "model": (
+        "holds no file of a model.",
+        "Expected config.json, tokenizer.json and weights as *.safetensors or *.gguf.",
+    ),
+    "folder": ("is empty.", "Put the files there."),
+}
+
+
 class FileSource:
     """Names bytes that are here already; they are hashed where they lie and never copied."""
 
@@ -37,17 +46,20 @@ class FileSource:
 def _resolve(request: SourceRequest, *, remember: bool) -> ResolvedSource:
     path = request.folder / expanded(request.name, request.reference)
     try:
-        files = _model_files(path) if request.kind == "model" and path.is_dir() else {path.name: path}
+        files = _folders_files(request, path) if request.kind != "data" and path.is_dir() else {path.name: path}
         if not path.exists():
             raise UnresolvedInput(f"{request.reference}: there is no {path}.", "Paths are relative to the recipe.")
         if request.kind == "data" and path.is_dir():
             raise UnresolvedInput(f"{request.reference}: {path} is a folder.", "Name a file with one JSON row a line.")
+        if request.kind == "folder" and path.is_file():
+            raise UnresolvedInput(f"{request.reference}: {path} is a file.", "Name the folder that it is in.")
         if not path.is_dir() and not path.is_file():
             raise UnresolvedInput(
                 f"{request.reference}: {path} is no file.", "Pipes and devices have no content to pin."
             )
         if not files:
-            raise UnresolvedInput(f"{request.reference}: {path} holds no file of a model.", _expected_files())
+            nothing, hint = _NOTHING[request.kind]
+            raise UnresolvedInput(f"{request.reference}: {path} {nothing}", hint)
         found = [
             SourceFile(name, local, sha256_of(local, request.cache, remember=remember), local.stat().st_size)
             for name, local in sorted(files.items())
@@ -57,7 +69,11 @@ def _resolve(request: SourceRequest, *, remember: bool) -> ResolvedSource:
     return ResolvedSource(request.reference, tuple(found))
 
 
-def _model_files(folder: Path) -> dict[str, Path]:
+def _folders_files(request: SourceRequest, folder: Path) -> dict[str, Path]:
+    """Relative path -> file, of those that count."""
+    if request.kind == "folder":
+        found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+        return {name.as_posix(): path for name, path in found.items() if not any(map(_is_ignored, name.parts))}
     return {
         path.name: path
         for path in sorted(folder.iterdir())
@@ -65,5 +81,5 @@ def _model_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _expected_files() -> str:
-    return "Expected config.json, tokenizer.json and weights as *.safetensors or *.gguf."
+def _is_ignored(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"

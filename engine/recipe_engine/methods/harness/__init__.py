@@ -1,0 +1,1 @@
+"""Tasks of the Language Model Evaluation Harness, from files that are pinned by their content."""
