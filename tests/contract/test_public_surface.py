@@ -28,7 +28,7 @@ SURFACE = {
         publishes_adapters reads_no_data runs_anywhere settles_nothing within_max_length
     """,
     "options": """
-        DEFAULT_TIMEOUT FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of is_literal matters
+        DEFAULT_TIMEOUT FOLDER FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of folder_of is_literal matters
         members non_default option rewards_of to_table
     """,
     "hookmark": "PROJECT hookimpl",

@@ -24,8 +24,8 @@ def test_each_recipe_of_the_guide_is_valid(tmp_path: Path, monkeypatch: pytest.M
     for name, text in zip(names, RECIPES, strict=True):
         Path(f"{name}.toml").write_text(text)
     found = [validate(compose(f"{name}.toml"), builtins()) for name in names]
-    assert names[:5] == ["support-bot", "two-lengths", "small-card", "measured", "good-enough"]
-    assert names[5:] == ["until-it-is-good", "support-bot-nf4", "support-tone", "kind", "kinder"]
+    assert names[:5] == ["support-bot", "two-lengths", "small-card", "measured", "with-tasks"]
+    assert names[5:] == ["good-enough", "until-it-is-good", "support-bot-nf4", "support-tone", "kind", "kinder"]
     loads = [recipe.load.method for recipe in found if recipe.load]
-    assert loads == ["full", "full", "nf4", "full", "full", "full", "nf4", "full", "full", "full"]
-    assert found[7].base == found[0]
+    assert loads == ["full", "full", "nf4", "full", "full", "full", "full", "nf4", "full", "full", "full"]
+    assert found[8].base == found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from recipe_engine.contract import CARD_FILE
 from recipe_engine.errors import StageFailed
 from recipe_engine.methods.content import same_card
 from recipe_engine.methods.hub_client import is_transient, patiently, status_of, wait_after
+from recipe_engine.methods.hub_progress import counted_addition, xet_counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,15 +106,21 @@ class HubRepository:
 
         total, done, additions = sum(content.size for content in payload.values()), 0, []
         for name, content in payload.items():
-            addition = CommitOperationAdd(name, content.path if content.data is None else content.data)
             if content.data is None:
-                addition.upload_info.sha256 = bytes.fromhex(content.sha256)
-                with _unchanged(content):
-                    self._send(addition)
-            additions.append(addition)
+                additions.append(self._sent(name, content, partial(_add_to, progress, done, total)))
+            else:
+                additions.append(CommitOperationAdd(name, content.data))
             done += content.size
             progress(done, total)
         return additions
+
+    def _sent(self, name: str, content: Content, tell: Callable[[int], None]) -> Any:
+        """The addition of a large file, which is sent ahead of the commit."""
+        addition = counted_addition(name, content.path, tell)
+        addition.upload_info.sha256 = bytes.fromhex(content.sha256)
+        with _unchanged(content), xet_counted(tell):
+            self._send(addition)
+        return addition
 
     def commit(self, payload: Mapping[str, Content], additions: list[Any], message: str) -> tuple[str, str]:
         """One commit of all files on top of the branch as it is; somebody else's commit meanwhile goes below it.
@@ -194,6 +202,10 @@ class HubRepository:
 
     def _ask(self, action: Callable[[], Any]) -> Any:
         return patiently(action, self._say)
+
+
+def _add_to(progress: Callable[[int, int], None], done: int, total: int, sent: int) -> None:
+    progress(min(done + sent, total), total)
 
 
 def listed(client: Any, name: str, commit: str) -> Listing:
