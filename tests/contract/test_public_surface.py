@@ -28,8 +28,8 @@ SURFACE = {
         publishes_adapters reads_no_data runs_anywhere settles_nothing within_max_length
     """,
     "options": """
-        DEFAULT_TIMEOUT FOLDER FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of folder_of is_literal matters
-        members non_default option rewards_of to_table
+        DEFAULT_TIMEOUT FOLDER FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of folder_of
+        is_literal matters members non_default option rewards_of to_table
     """,
     "hookmark": "PROJECT hookimpl",
     "errors": """

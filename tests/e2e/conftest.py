@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests import tiny
-from tests.e2e.engine import SECRET, Finished, Workspace, observed, write_workspace
+from tests.e2e.engine import Finished, Workspace, observed, write_workspace
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,6 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Wo
     """
     workspace = write_workspace(tmp_path_factory.mktemp("first") / "space", model)
     observed(workspace)
-    workspace.variables["HF_TOKEN"] = SECRET
     return workspace, workspace.run()
 
 

@@ -19,12 +19,15 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from tests import tiny
+from tests.leaks import PROBE
 
 COMMAND = str(Path(sys.executable).with_name("recipe"))
+# A process in a mount namespace of its own can have a disk of its own, and leaves nothing behind.
+UNSHARE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
 # What a developer's shell may hold and a test must not see.
 _FOREIGN = ("RECIPE_", "HF_TOKEN", "PIP_", "NO_COLOR", "FORCE_COLOR", "TTY_")
 ROWS = 32
-SECRET = "hf_secretprobe"
+SECRET = PROBE
 NODES = (
     *("resolve", "tokenizer", "prepare.train", "prepare.eval", "load"),
     *("evaluate.perplexity@base", "answers.eval-8x32@base", "evaluate.exact_match@base", "evaluate.samples@base"),
@@ -186,7 +189,9 @@ class Workspace:
         """Of every command that is started here."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         fixed = {"RECIPE_HOME": str(self.home), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
-        return kept | fixed | self.variables
+        # Where there is a Hub, the test says who asks it.
+        token = {} if "HF_ENDPOINT" in self.variables else {"HF_TOKEN": SECRET}
+        return kept | fixed | token | self.variables
 
     def recipe(self, *arguments: str, stdin: str = "") -> Finished:
         """Give a command and wait for its end."""
@@ -311,6 +316,12 @@ def write_workspace(folder: Path, model: Path | None = None, *, rows: int = ROWS
     tiny.write_jsonl(folder / "rows.jsonl", tiny.instruction_rows(rows))
     (folder / "tiny.toml").write_text(RECIPE, encoding="utf-8")
     return Workspace(folder)
+
+
+def disk(home: Path, options: str) -> tuple[str, ...]:
+    """What gives a command a disk of its own under the registry."""
+    home.mkdir(exist_ok=True)
+    return (*UNSHARE, "sh", "-c", f'mount {options} "$0" && exec "$@"', str(home))
 
 
 def write_plugin(folder: Path, module: str, code: str) -> dict[str, str]:

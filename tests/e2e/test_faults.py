@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from tests import tiny
-from tests.e2e.engine import Finished, Workspace, digests, write_plugin, write_workspace
-
-# A process in a mount namespace of its own can have a disk of its own, and leaves nothing behind.
-UNSHARE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
-
-
-def disk(home: Path, options: str) -> tuple[str, ...]:
-    """What gives a command a disk of its own under the registry."""
-    home.mkdir(exist_ok=True)
-    return (*UNSHARE, "sh", "-c", f'mount {options} "$0" && exec "$@"', str(home))
+from tests.e2e.engine import Finished, Workspace, digests, disk, write_plugin, write_workspace
 
 
 def test_a_read_only_registry(workspace: Workspace) -> None:

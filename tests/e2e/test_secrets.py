@@ -44,7 +44,7 @@ def assert_nowhere(workspace: Workspace, *outputs: str) -> None:
 
 def test_a_token_is_in_no_file_and_no_output(first_run: tuple[Workspace, Finished]) -> None:
     workspace, done = first_run
-    assert workspace.variables["HF_TOKEN"] == SECRET
+    assert workspace.environment()["HF_TOKEN"] == SECRET
     assert (workspace.folder / "export" / "README.md").is_file()
     assert_nowhere(workspace, done.out, done.err, workspace.recipe("show").out)
 

@@ -123,6 +123,8 @@ FAMILIES: dict[str, dict[str, Case]] = {
         "push without train": LOAD + "[push.folder]\n",
         "an unused data set": LOAD + DATA,
         "a data set that is missing": LOAD + "[adapt.lora]\n[train.sft]\n[evaluate.perplexity]\n",
+        "a metric without its data set": SMALL + '[evaluate.bleu]\ndata = "holdout"\n',
+        "a metric without references": '"prompt"'.join(SMALL.rsplit('"instruction"', 1)),
         "the data set of eval_steps": TRAIN.replace("[train.sft]\n", "[train.sft]\neval_steps = 5\n"),
         "a warmup given twice": TRAIN.replace("[train.sft]\n", "[train.sft]\nwarmup_steps = 5\nwarmup_ratio = 0.1\n"),
         "a micro batch that does not divide": TRAIN.replace(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.e2e.engine import Workspace, statuses
+from tests.e2e.engine import Workspace, disk, statuses
 from tests.hub.server import COMMIT, Hub
 
 from recipe_engine.methods.sources.references import check_hub
@@ -253,6 +253,17 @@ def test_a_file_that_arrives_damaged_is_refused_and_fetched_again(hub: Hub, work
     assert refusal(workspace) == "hub:me/tiny: model.safetensors was damaged on its way."
     hub.damaged = ()
     assert source(workspace)["files"] == expected(hub)
+
+
+@pytest.mark.slow
+def test_the_disk_is_full_before_a_download_is_whole(hub: Hub, workspace: Workspace) -> None:
+    """The disk is one that the command alone sees; another finds the model whole."""
+    with (hub.folder / "model.safetensors").open("ab") as file:
+        file.write(bytes(4 << 20))
+    workspace.before = disk(workspace.home, "-t tmpfs -o size=2m tmpfs")
+    assert refusal(workspace) == "hub:me/tiny cannot be downloaded: No space left on device."
+    workspace.before = disk(workspace.home, "-t tmpfs -o size=64m tmpfs")
+    assert set(source(workspace)["files"]) == MODEL
 
 
 @pytest.mark.slow

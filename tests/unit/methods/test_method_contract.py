@@ -310,6 +310,17 @@ def test_answers_are_what_the_model_says_beside_what_was_wanted(
     assert [answer["row"] for answer in answers] == [row.number for row in rows]
 
 
+@pytest.mark.parametrize("name", ["answers", "samples"])
+def test_rows_without_a_question_cannot_be_answered(name: str, tmp_path: Path, bases: dict[str, Path]) -> None:
+    from recipe_engine.errors import DataRejected
+
+    data = tiny.prepare_data(tmp_path / "text", [{"text": "One two."}], bases["llama"], data_format="text")
+    request = evaluation(tmp_path, name, None, bases["llama"], data)
+    with pytest.raises(DataRejected, match=f"^evaluate.{name}: its data set has rows without a question") as refused:
+        Case("evaluate", name, EVALUATIONS[name]).code.run(request)
+    assert refused.value.hint == "Measure perplexity on it, or name another data set."
+
+
 def test_samples_are_the_first_rows(tmp_path: Path, bases: dict[str, Path], data: dict[str, Path]) -> None:
     from recipe_engine.methods.evaluate import Samples
 

@@ -174,6 +174,53 @@ def test_rouge_sees_other_scripts_where_it_is_told_to(tmp_path: Path) -> None:
     assert measured(tmp_path, "rouge", said, wanted, tokenize="words")[0].metrics["rougeL"] == 1.0
 
 
+# Words with and without spaces, letters that are joined, marks above and below them, and both directions of writing.
+SCRIPTS = (
+    *("привет, добрый мир", "北京是首都", "東京は首都です", "서울은 큰 수도다"),
+    *("القاهرة عاصمة مصر", "ירושלים עיר הבירה", "नमस्ते मेरी दुनिया", "สวัสดีชาวโลก"),
+)
+IN_ANY_SCRIPT: dict[str, dict[str, Any]] = {
+    "exact_match": {"normalize": True},
+    "f1": {},
+    "bleu": {"tokenize": "char"},
+    "chrf": {},
+    "rouge": {"tokenize": "words"},
+}
+
+
+def test_every_metric_that_compares_is_tried_on_other_scripts() -> None:
+    assert set(IN_ANY_SCRIPT) == METRICS.keys() - {"json_valid"}
+
+
+@pytest.mark.parametrize("name", IN_ANY_SCRIPT)
+def test_answers_in_any_script(name: str, tmp_path: Path) -> None:
+    """Right answers are worth everything, those to other questions less, and a half of one lies between."""
+    wanted, others = [*SCRIPTS], [*SCRIPTS[1:], SCRIPTS[0]]
+    halves = [text[: len(text) // 2] for text in wanted]
+    chosen = IN_ANY_SCRIPT[name]
+    found = [measured(tmp_path / said[0], name, said, wanted, **chosen) for said in (wanted, halves, others)]
+    right, half, wrong = (min(result.metrics.values()) for result, _ in found)
+    assert right == pytest.approx(100.0 if name in ("bleu", "chrf") else 1.0)
+    assert wrong < right
+    assert half == 0 if name == "exact_match" else wrong < half < right
+    if name == "bleu":
+        apart, _ = measured(tmp_path / "apart", name, [SCRIPTS[1]], [SCRIPTS[1]], tokenize="zh")
+        assert apart.metrics["bleu"] == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("said", ["", "the cat", "[1]"])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_model_that_always_says_the_same(name: str, said: str, tmp_path: Path) -> None:
+    """A number in any case, and beside itself no change that could be taken for one."""
+    _, base = measured(tmp_path / "base", name, [said] * 40, REFERENCES)
+    result, _ = measured(tmp_path / "result", name, [said] * 40, REFERENCES, before=base.output)
+    for metric, found in result.facts["comparison"].items():
+        assert math.isfinite(result.metrics[metric])
+        assert found == {"difference": 0.0, "low": 0.0, "high": 0.0, "wins": 0, "losses": 0, "ties": 40}
+    if not said and name != "f1":  # which finds no word in some references either
+        assert set(result.metrics.values()) == {0.0}
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_the_same_model_again_is_no_change(name: str, tmp_path: Path) -> None:
     _, base = measured(tmp_path / "base", name, NEAR, REFERENCES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -144,8 +145,9 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
     commit = client.repo_info(
         request.name, repo_type=repository.type, revision=request.revision, timeout=_SECONDS_TO_ANSWER
     ).sha
-    return Path(
-        client.snapshot_download(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a disk that will be too small: if it is, the error says so
+        folder = client.snapshot_download(
             request.name,
             repo_type=repository.type,
             revision=commit,
@@ -154,7 +156,7 @@ def _download(request: SourceRequest, reporter: Reporter) -> Path:
             ignore_patterns=list(repository.unwanted),
             tqdm_class=Bytes,
         )
-    )
+    return Path(folder)
 
 
 def _verified(request: SourceRequest, folder: Path) -> list[SourceFile]:

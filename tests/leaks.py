@@ -1,0 +1,102 @@
+"""A token that is in the environment of every test, and a search for it in whatever the tests left.
+
+Each session, and each worker of one, looks through the folders that its tests wrote and the texts of their failures. A
+hit fails the session, after the last test.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "HF_TOKEN"
+PROBE = "hf_secretprobe"
+"""The token. Whoever writes another one for a purpose of its own is not looked for."""
+DELIBERATE = frozenset(
+    {
+        "space/.env",  # test_push_hub.py: a token that is read from such a file
+        "hf-home/token",  # test_push_hub.py: one that a login left
+    }
+)
+"""Ends of the paths of files that tests write it into themselves."""
+_MAPPED_BYTES = 1 << 20
+
+os.environ[VARIABLE] = PROBE  # before anything imports huggingface_hub; subprocesses inherit it
+
+_TEXTS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TEXTS] = []
+    config.pluginmanager.register(_Reports(os.environ[VARIABLE], config.stash[_TEXTS]))
+
+
+class _Reports:
+    """Notes the tests whose failure, or captured output, has the token in it."""
+
+    def __init__(self, token: str, found: list[str]) -> None:
+        self._token = token
+        self._found = found
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        texts = (report.longreprtext, *(text for _, text in report.sections))
+        if any(self._token in text for text in texts):
+            self._found.append(f"what {report.nodeid} printed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_token_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Autouse and first: it is torn down last, when everything is written."""
+    token = os.environ[VARIABLE]
+    yield
+    base = tmp_path_factory.getbasetemp()
+    files = [str(path.relative_to(base)) for path in files_with(token.encode(), base)]
+    found = [*request.config.stash[_TEXTS], *(name for name in files if not name.endswith(tuple(DELIBERATE)))]
+    if found:
+        pytest.fail(f"The token of the environment, {VARIABLE}, is in: " + ", ".join(found), pytrace=False)
+
+
+def files_with(text: bytes, folder: Path) -> Iterator[Path]:
+    """The files below a folder that hold a text; what cannot be read is passed over, and links are not followed."""
+    seen: set[tuple[int, int]] = set()
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            try:
+                about = path.lstat()
+                if (
+                    stat.S_ISREG(about.st_mode)
+                    and (about.st_dev, about.st_ino) not in seen
+                    and _holds(path, about, text)
+                ):
+                    yield path
+            except OSError:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+
+
+def _holds(path: Path, about: os.stat_result, text: bytes) -> bool:
+    # A sparse file is as long as it likes; what it holds is short.
+    if about.st_size <= _MAPPED_BYTES:
+        return text in path.read_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        start = 0
+        while (start := _data_from(file.fileno(), start)) >= 0:
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            if mapped.find(text, start, min(end + len(text), about.st_size)) >= 0:
+                return True
+            start = end
+    return False
+
+
+def _data_from(descriptor: int, start: int) -> int:
+    """Where the next bytes of a file are that are no hole; -1 where there are none."""
+    try:
+        return os.lseek(descriptor, start, os.SEEK_DATA)
+    except OSError:
+        return -1
