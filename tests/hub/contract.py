@@ -20,7 +20,7 @@ from tests.hub.http import Fault, FaultyHandler
 from tests.hub.repositories import Account, Repository, card_problems, entry, is_large, is_name
 
 if TYPE_CHECKING:
-    from tests.hub.server import Asked
+    from tests.hub.http import Asked
 
 KINDS = {"model": "", "dataset": "datasets/"}
 

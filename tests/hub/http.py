@@ -1,17 +1,27 @@
-"""The HTTP of the contract Hub: what comes, what goes, and what goes wrong between."""
+"""The HTTP of the Hubs on loopback: what comes, what goes, and what goes wrong between."""
 
 from __future__ import annotations
 
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub.server import Asked
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that came."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
 
 
 @dataclass
@@ -43,17 +53,16 @@ class Fault:
     times: int = 1
 
 
-class FaultyHandler(BaseHTTPRequestHandler):
-    """Receives a request whole, lets the next fault have its way, and answers.
+class Handler(BaseHTTPRequestHandler):
+    """Receives a request whole, notes it, and answers.
 
     Attributes:
-        faults: what goes wrong, of the server.
         asked: every request, of the server.
+        asked_path: path of the request, as it came.
         query: of the request.
         content: of the request.
     """
 
-    faults: list[Fault]
     asked: list[Asked]
     protocol_version = "HTTP/1.1"
 
@@ -76,32 +85,19 @@ class FaultyHandler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         self.asked_path, self.query = split.path, parse_qs(split.query)
         self.asked.append(Asked(self.command, unquote(self.asked_path), dict(self.headers)))
-        self._fault = self._next_fault()
-        if self._fault and self._fault.before:
-            self._fault.before()
-        if self._fault and self._fault.cut is not None and self.command in ("PUT", "POST"):
-            self.rfile.read(self._fault.cut)
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
+        if self.receive():
+            self.route()
+
+    def receive(self) -> bool:
+        """Read what was sent; whether it is to be answered."""
         self.content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.content = self._chunks()
-        if self._fault and self._fault.status:
-            self.send(self._fault.status, self._fault.body.encode(), self._fault.headers)
-        else:
-            self.route()
+        return True
 
     def route(self) -> None:
         """Answer the request."""
         raise NotImplementedError
-
-    def _next_fault(self) -> Fault | None:
-        for fault in self.faults:
-            if fault.times and fault.method == self.command and re.search(fault.path, unquote(self.asked_path)):
-                fault.times -= 1
-                return fault
-        return None
 
     def _chunks(self) -> bytes:
         content = b""
@@ -111,15 +107,21 @@ class FaultyHandler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return content
 
-    def send_bytes(self, content: bytes, headers: Mapping[str, str]) -> None:
-        """Answer with bytes, or with those from the place on that is asked for."""
+    def send_bytes(self, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
+        """Answer with bytes, or with those from the place on that is asked for.
+
+        Args:
+            content: the bytes.
+            headers: of the answer.
+            rate: bytes a second; as fast as it goes where ``None``.
+        """
         wanted = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
         if not wanted:
-            self.send(200, content, headers)
+            self.send(200, content, headers, rate)
             return
         start = int(wanted)
         span = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        self.send(206, content[start:], {**headers, **span})
+        self.send(206, content[start:], {**headers, **span}, rate)
 
     def send_json(self, value: Any, status: int = 200) -> None:
         """Answer with JSON."""
@@ -129,21 +131,68 @@ class FaultyHandler(BaseHTTPRequestHandler):
         """Answer with an error, and the Hub's name for it."""
         self.send(status, b'{"error": "no"}', {"X-Error-Code": code} if code else {})
 
-    def send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    def send(self, status: int, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
         """Answer."""
-        fault = self._fault or Fault("", "")
-        if fault.lost:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        if fault.damage and content:
-            content = content[:-1] + bytes([content[-1] ^ 1])
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(content))} | dict(headers)).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
+        if self.command != "HEAD":
+            self.write(content, rate)
+
+    def write(self, content: bytes, rate: int | None) -> None:
+        """Send what the answer holds."""
+        for start in range(0, len(content), _CHUNK_BYTES):
+            self.wfile.write(content[start : start + _CHUNK_BYTES])
+            if rate:
+                time.sleep(_CHUNK_BYTES / rate)
+
+
+class FaultyHandler(Handler):
+    """Lets the next fault have its way with each request.
+
+    Attributes:
+        faults: what goes wrong, of the server.
+    """
+
+    faults: list[Fault]
+
+    def receive(self) -> bool:
+        """As of any, unless it is cut or refused."""
+        self._fault = self._next_fault()
+        if self._fault.before:
+            self._fault.before()
+        if self._fault.cut is not None and self.command in ("PUT", "POST"):
+            self.rfile.read(self._fault.cut)
+            self._hang_up()
+            return False
+        super().receive()
+        if self._fault.status:
+            self.send(self._fault.status, self._fault.body.encode(), self._fault.headers)
+        return not self._fault.status
+
+    def send(self, status: int, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
+        """As any, unless it is lost or damaged."""
+        if self._fault.lost:
+            self._hang_up()
             return
-        self.wfile.write(content[: fault.cut])
-        if fault.cut is not None:
+        if self._fault.damage and content:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        super().send(status, content, headers, rate)
+
+    def write(self, content: bytes, rate: int | None) -> None:
+        """As any, unless it is cut."""
+        super().write(content[: self._fault.cut], rate)
+        if self._fault.cut is not None:
             self.close_connection = True
+
+    def _next_fault(self) -> Fault:
+        for fault in self.faults:
+            if fault.times and fault.method == self.command and re.search(fault.path, unquote(self.asked_path)):
+                fault.times -= 1
+                return fault
+        return Fault("", "")
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)

@@ -6,28 +6,18 @@ Large files are redirected to a store that knows them by their sha256, as on the
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from tests.hub.http import Asked, Handler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = (".safetensors", ".gguf", ".bin", ".parquet")
-_CHUNK_BYTES = 1 << 18
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request that came."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
 
 
 @dataclass
@@ -61,7 +51,9 @@ class Hub:
     asked: list[Asked] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self, "asked": self.asked})
+        )
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -117,30 +109,16 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     hub: Hub
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class names it so
-        """Nothing: a test reads ``Hub.asked``."""
-
-    def _answer(self) -> None:
-        hub, path = self.hub, unquote(urlsplit(self.path).path)
-        hub.asked.append(Asked(self.command, path, dict(self.headers)))
+    def route(self) -> None:
+        hub, path = self.hub, unquote(self.asked_path)
         api = f"/api/{hub.kind}/"
         # The files of a model have no prefix.
         parts = path.removeprefix("" if hub.kind == "models" else f"/{hub.kind}").strip("/").split("/")
         if hub.broken is not None:
-            self._fail(hub.broken, "")
+            self.fail(hub.broken)
         elif path == "/api/whoami-v2":
             self._whoami()
         elif path.startswith(api):
@@ -150,86 +128,59 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[2:3] == ["resolve"]:
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
-            self._fail(404, "")
+            self.fail(404)
 
     def _api(self, path: str) -> None:
         name, kind, revision = "/".join(path.split("/")[:2]), *[*path.split("/")[2:4], "revision", self.hub.branch][:2]
         if name != self.hub.name:
-            self._fail(404, "RepoNotFound")
+            self.fail(404, "RepoNotFound")
         elif revision not in (self.hub.commit, self.hub.branch):
-            self._fail(404, "RevisionNotFound")
+            self.fail(404, "RevisionNotFound")
         elif kind == "tree":
-            self._json(self.hub.tree())
+            self.send_json(self.hub.tree())
         else:
             siblings = [{"rfilename": file} for file in self.hub.files()]
-            self._json({"id": name, "sha": self.hub.commit, "private": False, "siblings": siblings})
+            self.send_json({"id": name, "sha": self.hub.commit, "private": False, "siblings": siblings})
 
     def _whoami(self) -> None:
         if self.hub.token is not None and self.headers.get("Authorization") == f"Bearer {self.hub.token}":
-            self._json(self.hub.account)
+            self.send_json(self.hub.account)
         else:
-            self._fail(401, "")
+            self.fail(401)
 
     def _file(self, name: str, revision: str, path: str) -> None:
         hub = self.hub
         if name != hub.name:
-            self._fail(404, "RepoNotFound")
+            self.fail(404, "RepoNotFound")
         elif revision not in (hub.commit, hub.branch):
-            self._fail(404, "RevisionNotFound")
+            self.fail(404, "RevisionNotFound")
         elif hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
-            self._fail(403 if "Authorization" in self.headers else 401, "GatedRepo")
+            self.fail(403 if "Authorization" in self.headers else 401, "GatedRepo")
         elif path not in hub.files():
-            self._fail(404, "EntryNotFound")
+            self.fail(404, "EntryNotFound")
         else:
             self._send_file(hub.files()[path], _entry(path, hub.files()[path]))
 
     def _send_file(self, path: Path, entry: dict[str, Any]) -> None:
         headers = {"X-Repo-Commit": self.hub.commit, "ETag": f'"{entry["oid"]}"'}
         if "lfs" not in entry:
-            self._bytes(self._sent(path), headers)
+            self.send_bytes(self._sent(path), headers)
             return
         oid = entry["lfs"]["oid"]
         headers |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(entry["size"])}
         # Another host, so that the client keeps the token to itself.
         store = self.hub.url.replace("127.0.0.1", "localhost")
-        self._send(302, b"", headers | {"Location": f"{store}/store/{oid}"})
+        self.send(302, b"", headers | {"Location": f"{store}/store/{oid}"})
 
     def _stored(self, oid: str) -> None:
         for path in self.hub.files().values():
             if hashlib.sha256(path.read_bytes()).hexdigest() == oid:
-                self._bytes(self._sent(path), {"ETag": f'"{oid}"'}, self.hub.bytes_per_second)
+                self.send_bytes(self._sent(path), {"ETag": f'"{oid}"'}, self.hub.bytes_per_second)
                 return
-        self._fail(404, "EntryNotFound")
+        self.fail(404, "EntryNotFound")
 
     def _sent(self, path: Path) -> bytes:
         """What arrives of a file."""
         content = path.read_bytes()
         damaged = content[:-1] + bytes([content[-1] ^ 1])
         return damaged if path.name.endswith(self.hub.damaged) else content
-
-    def _bytes(self, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
-        wanted = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
-        if not wanted:
-            self._send(200, content, headers, rate)
-            return
-        start = int(wanted)
-        span = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        self._send(206, content[start:], {**headers, **span}, rate)
-
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _fail(self, status: int, code: str) -> None:
-        self._send(status, b'{"error": "no"}', {"X-Error-Code": code} if code else {})
-
-    def _send(self, status: int, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | dict(headers)).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        for start in range(0, len(content), _CHUNK_BYTES):
-            self.wfile.write(content[start : start + _CHUNK_BYTES])
-            if rate:
-                time.sleep(_CHUNK_BYTES / rate)
