@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from tests import s3
-from tests.e2e.engine import Finished, Workspace, assert_output, digests, ran
-from tests.e2e.test_faults import disk
+from tests.e2e.engine import Finished, Workspace, assert_output, digests, disk, ran
 
 
 @pytest.fixture(scope="module")
