@@ -170,6 +170,7 @@ BAD = {
     "another way to name files": ("dataset_kwargs: {data_dir: /etc}\n", "dataset_kwargs.data_dir is not read here"),
     "code of a data set": ("dataset_kwargs: {trust_remote_code: true}\n", "trust_remote_code is not read here"),
     "a file that includes another": ("include: ../../other.yaml\n", "include: ../../other.yaml is no file"),
+    "a file that includes what is no task": ("include: ../data/next.jsonl\n", "next.jsonl is no file *.yaml"),
     "a metric of the Hub": ("metric_list: [{metric: squad_v2}]\n", "squad_v2 is no metric of lm-eval"),
     "a metric that is fetched": ("metric_list: [{metric: acc, hf_evaluate: true}]\n", "acc would be fetched"),
     "in a group": ("group: g\ntask: [{task: capitals, dataset_path: a/b}]\n", "dataset_path: a/b is no file"),
@@ -189,6 +190,24 @@ def test_what_is_not_data_is_refused(tmp_path: Path, folder: Path, case: str) ->
     assert str(refused.value).startswith("file:tasks/more/bad.yaml: ")
     assert problem in str(refused.value)
     assert "A task is data" in refused.value.hint
+
+
+def test_what_is_not_pinned_is_not_seen(tmp_path: Path, folder: Path, llama: Path) -> None:
+    """Hidden files are no part of the folder's content; a link stands for the file that it leads to."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "next.yaml").unlink()
+    (folder / "both.yaml").unlink()
+    (folder / ".hidden.yaml").write_text(
+        CAPITALS.replace("capitals\n", "hidden\n") + "process_docs: !function mine.rows\n"
+    )
+    (folder / "capitals.yaml").rename(elsewhere / "capitals.yaml")
+    (folder / "capitals.yaml").symlink_to(elsewhere / "capitals.yaml")
+    (elsewhere / "shared").mkdir()
+    (elsewhere / "shared" / "common.yaml").write_text("doc_to_text: !function mine.text\n")
+    (elsewhere / "mine.py").write_text("raise SystemExit('it was run')\n")
+    result = Harness().run(request_of(tmp_path, folder, tiny.load_model(llama), llama))
+    assert set(result.metrics) == {"capitals.acc"}
 
 
 def test_a_template_is_kept_in_a_sandbox(tmp_path: Path, folder: Path, llama: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
 from recipe_engine.errors import DataRejected
-from recipe_engine.methods.harness.tasks import check_tasks
+from recipe_engine.methods.harness.tasks import TASK_SUFFIX, check_tasks
 from recipe_engine.training.borrow import borrowed
 from recipe_engine.training.tokenizer import open_tokenizer
 
@@ -36,10 +37,10 @@ class Harness:
         """
         source = request.inputs.source
         assert source is not None  # the graph gives every evaluation with an option folder its files
-        files = {file.path: source.local_path(file.path) for file in source.files}
-        check_tasks(source.reference, files, _knows_metric)
+        folder = request.work / "tasks"
+        check_tasks(source.reference, _laid_out(source, folder), _knows_metric)
         with _quietly(request.work), _explained(source.reference, request.node):
-            found = _evaluated(request, _loaded(request, _folder(source)))
+            found = _evaluated(request, _loaded(request, folder))
         metrics, errors = _read(found["results"])
         facts = {
             "stderr": errors,
@@ -56,9 +57,22 @@ class Harness:
         del request, artifact
 
 
-def _folder(source: ResolvedSource) -> Path:
-    first = source.files[0]
-    return source.local_path(first.path).absolute().parents[first.path.count("/")]
+def _laid_out(source: ResolvedSource, folder: Path) -> dict[str, Path]:
+    """The files of a source in a folder of ours, where lm-eval finds what is pinned and checked and nothing else.
+
+    Returns:
+        Relative path -> where it is.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    found = {}
+    for file in source.files:
+        found[file.path] = place = folder / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.path.endswith(TASK_SUFFIX):
+            shutil.copyfile(source.local_path(file.path), place)
+        else:
+            place.symlink_to(source.local_path(file.path).absolute())
+    return found
 
 
 def _knows_metric(name: str) -> bool:

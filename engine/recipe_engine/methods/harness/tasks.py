@@ -17,7 +17,7 @@ from recipe_engine.errors import DataRejected
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_SUFFIX = ".yaml"
+TASK_SUFFIX = ".yaml"
 _FUNCTION = "!function"
 _READERS = ("csv", "json", "parquet", "text")
 """What of the ``datasets`` library reads files without code of its own."""
@@ -50,9 +50,9 @@ def check_tasks(reference: str, files: Mapping[str, Path], knows_metric: Callabl
     Raises:
         DataRejected: with every file that is not.
     """
-    tasks = {name: path for name, path in files.items() if name.endswith(_SUFFIX)}
+    tasks = {name: path for name, path in files.items() if name.endswith(TASK_SUFFIX)}
     if not tasks:
-        raise DataRejected(f"{reference} holds no task.", f"Expected files *{_SUFFIX} as lm-eval reads them.")
+        raise DataRejected(f"{reference} holds no task.", f"Expected files *{TASK_SUFFIX} as lm-eval reads them.")
     problems = [
         f"{reference}/{name}: {problem}."
         for name, path in sorted(tasks.items())
@@ -107,8 +107,9 @@ def _tables(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _includes(name: PurePosixPath, table: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[str]:
     for included in _listed(table.get("include", [])):
-        if _inside(name.parent, included) not in files:
-            yield f"include: {included} is no file of the folder"
+        path = _inside(name.parent, included)
+        if path not in files or not path.endswith(TASK_SUFFIX):  # others are not checked themselves
+            yield f"include: {included} is no file *{TASK_SUFFIX} of the folder"
 
 
 def _data(table: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[str]:
