@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def guarded(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with our settings and our conftest, and no tests yet."""
     (pytester.path / "tests").mkdir()
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/postgres.py"):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/leaks.py", "tests/postgres.py"):
         (pytester.path / name).write_text((ROOT / name).read_text())
     return pytester
 
