@@ -133,7 +133,7 @@ def _arguments(request: StageRequest, steps: int) -> RLOOConfig | GRPOConfig:
         "save_steps": options.checkpoint_steps * options.updates,
         "logging_nan_inf_filter": False,
         "bf16": False,  # the dtype is that of the loaded model
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": None,  # this is how not to ask for it
         "report_to": "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,

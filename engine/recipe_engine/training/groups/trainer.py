@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 from datasets import Dataset  # noqa: TID253 -- the same
+from transformers import PrinterCallback  # noqa: TID253 -- the same
 from trl import GRPOTrainer, RLOOTrainer  # noqa: TID253 -- a class body needs its base
 from trl.trainer.utils import add_fused_lm_head  # noqa: TID253 -- imported in the worker only
 
@@ -102,6 +103,7 @@ class GroupTrainer(ResumableTrainer):
             **arguments,
         )
         self.remove_callback(WeightDigests)  # a step of the recipe has several of the Trainer's
+        self.remove_callback(PrinterCallback)
         self.beta = job.options.kl_coef
         self.ref_model = reference
         with reference.at_hand(_PADDED) as held:
