@@ -186,7 +186,9 @@ def recipe_train_methods() -> Iterator[Method]:
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
     )
     yield _groups("rloo", "REINFORCE leave one out: more of the answers that beat the others to a prompt", TrainRloo)
-    yield _groups("grpo", "Group relative policy optimization: more of the answers that stand out in their group", TrainGrpo)
+    yield _groups(
+        "grpo", "Group relative policy optimization: more of the answers that stand out in their group", TrainGrpo
+    )
 
 
 def _groups(name: str, summary: str, chosen: type[Groups]) -> Method:

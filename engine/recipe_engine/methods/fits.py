@@ -153,7 +153,9 @@ def groups_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[st
         names = getattr(adapt, key, None)
         heads = [name for name in names or () if not isinstance(names, str) and last(name) in HEADS]
         if heads:
-            found.append(("", f"its loss is computed from {heads[0]} as it was, past what is trained on it", f"adapt.{key}"))
+            found.append(
+                ("", f"its loss is computed from {heads[0]} as it was, past what is trained on it", f"adapt.{key}")
+            )
     return found
 
 

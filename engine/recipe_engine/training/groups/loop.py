@@ -208,6 +208,6 @@ class _StopAfterStep(StopSafely):
         super().__init__(reporter)
         self._updates = updates
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Called by the Trainer after each optimizer step."""
-        return control if state.global_step % self._updates else super().on_step_end(args, state, control, **more)
+        return control if state.global_step % self._updates else super().on_step_end(_args, state, control)

@@ -81,8 +81,8 @@ class Groups:
         "Taken off the score of an answer that was cut instead of ending by itself.", default=0.0, minimum=0
     )
     cut_answers: Literal["judge", "leave_out"] = option(
-        "What an answer that was cut is worth: judge takes its score as it stands; leave_out counts it in its group and "
-        "learns nothing from it (Yu et al., 2025).",
+        "What an answer that was cut is worth: judge takes its score as it stands; leave_out counts it in its group "
+        "and learns nothing from it (Yu et al., 2025).",
         default="judge",
     )
     samples: int = option(
@@ -119,9 +119,7 @@ class Groups:
         """Options that cannot both be meant."""
         found = []
         if self.batch_size % self.num_generations:
-            found.append(
-                ("batch_size", f"it must be a multiple of num_generations, which is {self.num_generations}")
-            )
+            found.append(("batch_size", f"it must be a multiple of num_generations, which is {self.num_generations}"))
         if self.batch_size % self.minibatch:
             found.append(("minibatch_size", f"it must divide batch_size, which is {self.batch_size}"))
         if self.minibatch % self.micro_batch:
@@ -140,9 +138,7 @@ class Groups:
 class TrainRloo(Groups):
     """REINFORCE with the mean of the other answers to a prompt as the baseline (Ahmadian et al., 2024)."""
 
-    kl_coef: float = option(
-        "What a nat of divergence from the reference costs in reward.", default=0.05, minimum=0
-    )
+    kl_coef: float = option("What a nat of divergence from the reference costs in reward.", default=0.05, minimum=0)
     whiten_advantages: bool = option("Shift and scale a step's advantages to mean 0 and variance 1.", default=False)
 
 
@@ -154,12 +150,13 @@ class TrainGrpo(Groups):
         "Weight of the divergence from the reference, in nats a token, beside the loss.", default=0.05, minimum=0
     )
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = option(
-        "How the losses of tokens are added up: grpo is a mean of each answer's mean, bnpo and dapo a mean of all "
-        "tokens, of a micro-batch or of the step (Yu et al., 2025); dr_grpo divides by max_new_tokens (Liu et al., 2025).",
+        "How the losses of tokens are added up: grpo is a mean of each answer's mean; bnpo and dapo a mean of all "
+        "tokens, of a micro-batch or of the step (Yu et al., 2025); dr_grpo divides by max_new_tokens "
+        "(Liu et al., 2025).",
         default="dapo",
     )
     scale_rewards: Literal["group", "batch", "none"] = option(
-        "What scores are divided by, less the mean of their group: the deviation in the group, in the step, or nothing.",
+        "What a score, less the mean of its group, is divided by: the deviation in the group, in the step, or nothing.",
         default="group",
     )
     ratio_of: Literal["token", "answer"] = option(

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
     from recipe_engine.contract import Answer, Reporter
     from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
+    from recipe_engine.training.layout import Layout
     from recipe_engine.training.ppo.judging import Score, Scores
     from recipe_engine.training.rows import Row
 
 _STATE = "groups"
-_PADDED = "padded"
+_PADDED: Layout = "padded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +230,13 @@ class GroupTrainer(ResumableTrainer):
         return self._heard[name]
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, batch_size: int | None = None, **more: Any
+        self,
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **more: Any,
     ) -> Any:
         """As TRL does it, at the positions at which the answers were written, and by the reference that is meant."""
         ask = super()._get_per_token_logps_and_entropies

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tests import tiny
-from tests.unit.training.ppo.ppo_jobs import UNUSED, evenness, fresh_model, prompts, scoring
+from tests.unit.training.ppo.ppo_jobs import END, UNUSED, evenness, fresh_model, prompts, scoring
 
 from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
 from recipe_engine.training.tokenizer import open_tokenizer
@@ -28,10 +29,21 @@ FEW: dict[str, Any] = {
 
 
 def request(root: Path, kind: type[Options], model: Any, **given: Any) -> StageRequest:
-    """A request of a few short answers, where ``given`` does not say more: options, and what ``stage_request`` takes."""
+    """A request of a few short answers; ``given`` are options and arguments of ``stage_request``."""
     root.mkdir(parents=True, exist_ok=True)
     of_request = {name: given.pop(name) for name in ("reporter", "seed", "tokenizer", "data") if name in given}
     return tiny.stage_request(root, kind(reward=UNUSED, **FEW | given), model=model, **of_request)
+
+
+def ending_model(root: Path, folder: Path) -> Any:
+    """A model with a new adapter, about a third of whose tokens end the answer."""
+    model = fresh_model(root, folder)
+    language_model = model.get_base_model()
+    head = torch.nn.Linear(tiny.HIDDEN, tiny.VOCABULARY).requires_grad_(requires_grad=False)
+    head.load_state_dict({"weight": language_model.lm_head.weight, "bias": torch.zeros(tiny.VOCABULARY)})
+    head.bias[END] = 5.0
+    language_model.lm_head = head
+    return model
 
 
 def train(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.unit.training.groups.group_jobs import KINDS, Options, train
+from tests.unit.training.groups.group_jobs import KINDS, Options, ending_model, train
 from tests.unit.training.ppo.ppo_jobs import UNUSED
 from tests.unit.written import HEAD, recipe_of, refusal
 
@@ -22,6 +22,7 @@ BASIS: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 8,
     "minibatch_size": 4,
+    "ppo_epochs": 2,
     "max_new_tokens": 4,
     "learning_rate": 2e-2,
     "kl_coef": 0.3,
@@ -30,7 +31,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "num_generations": {"num_generations": 4},
     "max_steps": {"max_steps": 1},
     "batch_size": {"batch_size": 4},
-    "ppo_epochs": {"ppo_epochs": 2},
+    "ppo_epochs": {"ppo_epochs": 1},
     "minibatch_size": {"minibatch_size": 2},
     "max_new_tokens": {"max_new_tokens": 5},
     "temperature": {"temperature": 0.9},
@@ -49,6 +50,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "score_clip": {"score_clip": 0.2},
     "whiten_advantages": {"whiten_advantages": True},
     "loss_type": {"loss_type": "dr_grpo"},
+    "min_new_tokens": {"min_new_tokens": 3},
+    "missing_eos_penalty": {"missing_eos_penalty": 2.0},
+    "cut_answers": {"cut_answers": "leave_out"},
     "scale_rewards": {"scale_rewards": "none"},
     "ratio_of": {"ratio_of": "answer"},
 }
@@ -56,17 +60,14 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "samples": {"samples": 0},
     "checkpoint_steps": {"checkpoint_steps": 1},
 }
-# The name of a data set, read by the graph; rewards, of which test_rewards.py has more to say; what needs answers that
-# end by themselves, below; how answers are written and lie in memory: test_ppo_rollout.py and test_groups_training.py.
+# The name of a data set, read by the graph; rewards, of which test_rewards.py has more to say; the passes over the
+# prompts, below; how answers are written and lie in memory: test_ppo_rollout.py and test_groups_training.py.
 ELSEWHERE = {
     "data",
     "reward",
     "epochs",
     "micro_batch_size",
     "generation_size",
-    "min_new_tokens",
-    "missing_eos_penalty",
-    "cut_answers",
 }
 CASES = [
     (kind, name)
@@ -74,7 +75,10 @@ CASES = [
     for name in (*CHANGES, *NO_CHANGE)
     if name in {field.name for field in dataclasses.fields(kind)}
 ]
-TABLES = '[train.{method}]\nreward = {{ pattern = "^Dear " }}\n{more}[data.prompts]\nsource = "file:p.jsonl"\nformat = "prompt"\n'
+TABLES = (
+    '[train.{method}]\nreward = {{ pattern = "^Dear " }}\n{more}'
+    '[data.prompts]\nsource = "file:p.jsonl"\nformat = "prompt"\n'
+)
 
 
 def digest(found: tuple[Trace, Any]) -> str:
@@ -83,10 +87,15 @@ def digest(found: tuple[Trace, Any]) -> str:
     return weights_digest({name: weight for name, weight in found[1].named_parameters() if weight.requires_grad})
 
 
+def changed(root: Path, folder: Path, kind: type[Options], **options: Any) -> str:
+    """The weights that other options give. Some of the answers end by themselves and some are cut."""
+    return digest(train(root, folder, kind, model=ending_model(root, folder), **BASIS | options))
+
+
 @pytest.fixture(scope="module")
 def basis(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[type[Options], str]:
     """Digests of the weights that the basis gives."""
-    return {kind: digest(train(tmp_path_factory.mktemp("basis"), llama, kind, **BASIS)) for kind in KINDS}
+    return {kind: changed(tmp_path_factory.mktemp("basis"), llama, kind) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +108,7 @@ def test_every_option_is_here(kind: type[Options]) -> None:
 def test_an_option(
     kind: type[Options], option: str, tmp_path: Path, llama: Path, basis: dict[type[Options], str]
 ) -> None:
-    found = digest(train(tmp_path, llama, kind, **BASIS | (CHANGES | NO_CHANGE)[option]))
+    found = changed(tmp_path, llama, kind, **(CHANGES | NO_CHANGE)[option])
     assert (found == basis[kind]) == (option in NO_CHANGE)
 
 

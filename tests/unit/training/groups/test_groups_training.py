@@ -1,4 +1,4 @@
-"""What ``train.rloo`` and ``train.grpo`` compute: gradients by hand, groups, cuts into micro-batches, resuming, learning."""
+"""``train.rloo`` and ``train.grpo``: gradients by hand, cuts into micro-batches, resuming, what is left, learning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests import tiny
-from tests.unit.training.groups.group_jobs import KINDS, Options, request, train
+from tests.unit.training.groups.group_jobs import KINDS, Options, ending_model, request, train
 from tests.unit.training.ppo.ppo_jobs import END, evenness, fresh_model, prompts, scoring
 from tests.unit.training.training_jobs import Fragile, Killed
 
@@ -96,10 +96,11 @@ def test_killed_and_gone_on(
 
 
 def test_micro_batches_add_up(kind: type[Options], tmp_path: Path, llama: Path) -> None:
-    """Answers are of different lengths as some end; the gradients of one step are the same however it is cut."""
+    """Answers are of different lengths, and the gradient of a step is the same however it is cut."""
     found = []
     for size in (4, 1):
-        model = fresh_model(tmp_path / str(size), llama)
+        (tmp_path / str(size)).mkdir()
+        model = ending_model(tmp_path / str(size), llama)
         trace, _ = train(tmp_path / str(size), llama, kind, model=model, micro_batch_size=size)
         found.append((trace.steps[0], weights(model)))
     (one, of_one), (other, of_other) = found
@@ -137,16 +138,20 @@ def test_a_reward_of_nothing_moves_nothing(kind: type[Options], tmp_path: Path, 
     assert (step["grad_norm"], step["flat_groups"], step["score_deviation"]) == (0, 1, 0)
 
 
-def test_the_end_that_is_missing(kind: type[Options], tmp_path: Path, llama: Path) -> None:
-    """No answer of this model ends: a penalty is the same for all, and leaving them out leaves nothing."""
+def test_answers_that_are_cut_can_be_left_out(kind: type[Options], tmp_path: Path, llama: Path) -> None:
+    """No answer of this model ends within two tokens: there is nothing to learn, and nothing to say of it."""
     model = fresh_model(tmp_path, llama)
     before = weights(model)
-    (step,) = train(tmp_path, llama, kind, model=model, max_new_tokens=2, cut_answers="leave_out", seed=1)[0].steps
-    if step["ended"] == 0:
-        assert all(torch.equal(weight, before[name]) for name, weight in weights(model).items())
-        assert (step["kl"], step["entropy"]) == (0, 0)
-    (dear,) = train(tmp_path / "dear", llama, kind, max_new_tokens=2, missing_eos_penalty=5.0, seed=1)[0].steps
-    assert dear["score"] == pytest.approx(step["score"]), "the score is what the reward said"
+    (step,) = train(tmp_path, llama, kind, model=model, max_new_tokens=2, cut_answers="leave_out")[0].steps
+    assert (step["ended"], step["kl"], step["entropy"], step["answer_tokens"]) == (0, 0, 0, 2)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(model).items())
+
+
+def test_answers_of_different_lengths(kind: type[Options], tmp_path: Path, llama: Path) -> None:
+    steps = train(tmp_path, llama, kind, model=ending_model(tmp_path, llama), batch_size=8, missing_eos_penalty=1.0)
+    (step,) = steps[0].steps
+    assert 0 < step["ended"] < 1
+    assert 1 < step["answer_tokens"] < 6
 
 
 def test_too_few_prompts_for_a_step(kind: type[Options], tmp_path: Path, llama: Path) -> None:
