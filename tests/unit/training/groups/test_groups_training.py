@@ -71,6 +71,12 @@ def test_the_trace_is_whole(kind: type[Options], whole: dict[type[Options], Foun
     assert whole[kind][0].tokens > 0
 
 
+def test_the_guide_explains_every_curve(kind: type[Options], whole: dict[type[Options], Found]) -> None:
+    guide = Path("docs/rlhf.md").read_text(encoding="utf-8")
+    for name in set(whole[kind][0].steps[1]) - {"step"}:
+        assert f"`{name}`" in guide
+
+
 @pytest.mark.parametrize("step", [1, 3])
 def test_stopped_and_gone_on(
     kind: type[Options], step: int, tmp_path: Path, llama: Path, whole: dict[type[Options], Found]
