@@ -16,7 +16,9 @@ from tests.unit.training.training_jobs import Fragile, Killed
 
 from recipe_engine.errors import Interrupted, StageFailed
 from recipe_engine.methods.adapt_full import AdaptFull
+from recipe_engine.methods.load_nf4 import LoadNf4
 from recipe_engine.methods.options import AdaptFull as FullOptions
+from recipe_engine.methods.options import LoadNf4 as Nf4Options
 from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
 from recipe_engine.training.ppo.loop import Trace
 from recipe_engine.training.rows import write_rows
@@ -215,6 +217,19 @@ def test_the_adapter_below_stays_on_in_the_reference(kind: type[Options], tmp_pa
         weight.requires_grad_(".default." in name)
     (step,) = train(tmp_path, llama, kind, model=model)[0].steps
     assert step["kl"] == 0
+
+
+def test_a_quantized_base_stays_as_it_is(kind: type[Options], tmp_path: Path, llama: Path) -> None:
+    load = tiny.stage_request(tmp_path, Nf4Options(), node="load", source=tiny.resolve(llama))
+    model = fresh_model(tmp_path, llama, model=LoadNf4().run(load).live)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attributes = {part: set(vars(part)) for part in (model, model.get_base_model())}
+    dtypes = {weight.dtype for weight in weights(model).values()}
+    train(tmp_path, llama, kind, model=model, max_steps=2, epochs=2, score=scoring(lambda tokens: sum(tokens) % 7))
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[name]) == ("lora_" not in name) for name, tensor in before.items())
+    assert {part: set(vars(part)) for part in attributes} == attributes
+    assert {weight.dtype for weight in weights(model).values()} == dtypes
 
 
 @pytest.mark.parametrize("seed", [1, 2])
