@@ -14,7 +14,7 @@ from recipe_engine.training import checkpoint
 from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import Plan, plan_batches
 from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
-from recipe_engine.training.groups.trainer import Grpo, Job, Rloo
+from recipe_engine.training.groups.trainer import GroupTrainer, Grpo, Job, Rloo
 from recipe_engine.training.ppo.loop import Trace
 from recipe_engine.training.ppo.rollout import check_room
 from recipe_engine.training.trainer import StopSafely
@@ -49,6 +49,9 @@ def train_groups(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, 
     _check_head(model)
     steps = _steps(options, len(prompts), request.seed)
     resumed = checkpoint.latest(request.work)
+    if resumed is not None:
+        done = int(resumed.name.removeprefix("step-")) // options.updates
+        request.reporter.message(f"going on from the checkpoint of step {done}")
     job = Job(
         model=model,
         tokenizer=tokenizer,
@@ -59,22 +62,17 @@ def train_groups(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, 
         reporter=request.reporter,
     )
     stop = _StopAfterStep(request.reporter, options.updates)
-    if resumed is not None:
-        done = int(resumed.name.removeprefix("step-")) // options.updates
-        request.reporter.message(f"going on from the checkpoint of step {done}")
     with _lent(model), adapter_products(model):
-        kind = Rloo if isinstance(options, TrainRloo) else Grpo
-        trainer = kind(
-            job,
-            plan=_plan(options, steps),
-            work=request.work,
-            args=_arguments(request, len(steps)),
-            callbacks=[_Progress(request.reporter, options.updates), stop],
-        )
+        trainer = _trainer(request, job, _plan(options, steps), [_Progress(request.reporter, options.updates), stop])
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if stop.stopped:
         raise Interrupted(f"stopped after step {len(trainer.course.steps)} of {len(steps)}; a checkpoint is kept.")
     return Trace(trainer.course.steps, trainer.course.samples, trainer.tokens)
+
+
+def _trainer(request: StageRequest, job: Job, plan: Plan, callbacks: list[TrainerCallback]) -> GroupTrainer:
+    kind = Rloo if isinstance(job.options, TrainRloo) else Grpo
+    return kind(job, plan=plan, work=request.work, args=_arguments(request, plan.steps), callbacks=callbacks)
 
 
 def _steps(options: TrainRloo | TrainGrpo, prompts: int, seed: int) -> list[tuple[int, ...]]:
@@ -105,18 +103,13 @@ def _plan(options: TrainRloo | TrainGrpo, steps: Sequence[Sequence[int]]) -> Pla
     return Plan(tuple(step for step in asked for _ in range(times)), accumulate, len(steps) * options.updates)
 
 
-def _arguments(request: StageRequest, steps: int) -> RLOOConfig | GRPOConfig:
+def _arguments(request: StageRequest, updates: int) -> RLOOConfig | GRPOConfig:
     """The recipe's options in TRL's words."""
     options: TrainRloo | TrainGrpo = request.options
     common: dict[str, Any] = {
+        **_sizes(options),
         "output_dir": str(request.work),
-        "max_steps": steps * options.updates,
-        "per_device_train_batch_size": options.micro_batch,
-        "gradient_accumulation_steps": options.minibatch // options.micro_batch,
-        "steps_per_generation": options.batch_size // options.micro_batch,
-        "num_generations": options.num_generations,
-        "num_iterations": options.ppo_epochs,
-        "max_completion_length": options.max_new_tokens,
+        "max_steps": updates,
         "temperature": options.temperature,
         "beta": 0.0,  # the trainer gets it with the engine's reference; TRL would load one of its own
         "epsilon": options.clip_range,
@@ -128,9 +121,7 @@ def _arguments(request: StageRequest, steps: int) -> RLOOConfig | GRPOConfig:
         "adam_beta1": options.adam_beta1,
         "adam_beta2": options.adam_beta2,
         "max_grad_norm": options.max_grad_norm,
-        "logging_steps": options.updates,
         "save_strategy": "steps",
-        "save_steps": options.checkpoint_steps * options.updates,
         "logging_nan_inf_filter": False,
         "bf16": False,  # the dtype is that of the loaded model
         "gradient_checkpointing": None,  # this is how not to ask for it
@@ -142,12 +133,22 @@ def _arguments(request: StageRequest, steps: int) -> RLOOConfig | GRPOConfig:
     }
     if isinstance(options, TrainRloo):
         return RLOOConfig(**common, normalize_advantages=options.whiten_advantages)
-    return GRPOConfig(
-        **common,
-        loss_type=options.loss_type,
-        scale_rewards=options.scale_rewards,
-        importance_sampling_level=_RATIOS[options.ratio_of],
-    )
+    chosen = {"loss_type": options.loss_type, "scale_rewards": options.scale_rewards}
+    return GRPOConfig(**common, **chosen, importance_sampling_level=_RATIOS[options.ratio_of])
+
+
+def _sizes(options: TrainRloo | TrainGrpo) -> dict[str, int]:
+    """How many of what: a step of the recipe has several steps of TRL's."""
+    return {
+        "per_device_train_batch_size": options.micro_batch,
+        "gradient_accumulation_steps": options.minibatch // options.micro_batch,
+        "steps_per_generation": options.batch_size // options.micro_batch,
+        "num_generations": options.num_generations,
+        "num_iterations": options.ppo_epochs,
+        "max_completion_length": options.max_new_tokens,
+        "logging_steps": options.updates,
+        "save_steps": options.checkpoint_steps * options.updates,
+    }
 
 
 def _check_head(model: Any) -> None:
