@@ -169,6 +169,26 @@ def test_rlhf(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_three_methods_by_one_header(tmp_path: Path) -> None:
+    """What all three start from is trained once."""
+    from tests.bench.learning import under
+
+    workspace = copied(tmp_path, "rlhf/cheerful.toml")
+    file = workspace.folder / "cheerful.toml"
+    text = file.read_text(encoding="utf-8")
+    for number, method in enumerate(("ppo", "rloo", "grpo")):
+        file.write_text(under(method, text), encoding="utf-8")
+        given = (f"train.{method}.max_steps=2", f"train.{method}.max_new_tokens=4")
+        done = workspace.run(*(part for override in given for part in ("--set", override)), recipe="cheerful.toml")
+        found = statuses(done.result)
+        assert (found["rlhf-sft/train"], found["train"]) == ("cached" if number else "ran", "ran")
+        steps = [event for event in done.events if event["type"] == "node_metrics" and event["node"] == "train"]
+        assert [event["step"] for event in steps] == [1, 2]
+        assert steps[0]["values"]["kl"] == 0, "the reference keeps what the first recipe learned"
+        assert {"score.cheerful", "kl", "entropy", "clip_fraction", "ended"} <= set(steps[0]["values"])
+
+
+@pytest.mark.slow
 def test_ppo_qlora_llama2(tmp_path: Path) -> None:
     """Policy and reward model on quantized weights."""
     workspace = copied(tmp_path, "ppo_qlora_llama2.toml")

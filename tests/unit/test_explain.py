@@ -77,11 +77,17 @@ def test_every_known_key_is_explained() -> None:
     [
         (
             "learning_rate",
-            "Did you mean train.ppo.learning_rate or train.reward.learning_rate or train.sft.learning_rate?",
+            (
+                "Did you mean train.grpo.learning_rate or train.ppo.learning_rate or train.reward.learning_rate "
+                "or train.rloo.learning_rate or train.sft.learning_rate?"
+            ),
         ),
         (
             "learning_rte",
-            "Did you mean train.ppo.learning_rate or train.reward.learning_rate or train.sft.learning_rate?",
+            (
+                "Did you mean train.grpo.learning_rate or train.ppo.learning_rate or train.reward.learning_rate "
+                "or train.rloo.learning_rate or train.sft.learning_rate?"
+            ),
         ),
         ("sft", "Did you mean train.sft?"),
         ("trian", "Did you mean train?"),

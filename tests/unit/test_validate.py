@@ -512,7 +512,7 @@ def with_broken() -> Catalogue:
 def test_a_method_of_a_plugin_that_is_broken_says_what_broke_it(with_broken: Catalogue) -> None:
     text = LOAD + "[adapt.lora]\n[train.kto]\n"
     assert refusal(text, catalogue=with_broken).splitlines()[0] == (
-        'r.toml:7:8: train.kto: unknown train method "kto". Installed: ppo, reward, sft. '
+        'r.toml:7:8: train.kto: unknown train method "kto". Installed: grpo, ppo, reward, rloo, sft. '
         "The plugin broken_plugin could not be loaded: ModuleNotFoundError: No module named 'fast_kernels'"
     )
 

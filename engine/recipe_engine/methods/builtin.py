@@ -22,6 +22,7 @@ from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.methods.metrics.measures import ROUGES
 from recipe_engine.methods.rewards import options as rewards
 from recipe_engine.methods.sources import references
+from recipe_engine.training.groups.options import Groups, TrainGrpo, TrainRloo
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.options import TrainReward, TrainSft
 from recipe_engine.training.ppo.options import TrainPpo
@@ -54,6 +55,12 @@ _HARNESS = Requirement(
     specifier=">=0.4.13,<0.5",
     symbols=("lm_eval.evaluator:evaluate", "lm_eval.tasks:TaskManager", "lm_eval.models.huggingface:HFLM"),
     extra="harness",
+)
+_TRL = Requirement(
+    package="trl",
+    specifier=">=1.16,<1.17",
+    symbols=("trl:GRPOTrainer", "trl:RLOOTrainer"),
+    extra="groups",
 )
 _HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
@@ -184,6 +191,28 @@ def recipe_train_methods() -> Iterator[Method]:
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.ppo_clashes,
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
+    )
+    yield _groups("rloo", "REINFORCE leave one out: more of the answers that beat the others to a prompt", TrainRloo)
+    yield _groups(
+        "grpo", "Group relative policy optimization: more of the answers that stand out in their group", TrainGrpo
+    )
+
+
+def _groups(name: str, summary: str, chosen: type[Groups]) -> Method:
+    """A training on several answers to each prompt."""
+    return Method(
+        name=name,
+        summary=summary,
+        options=chosen,
+        implementation="recipe_engine.methods.train_groups:TrainGroups",
+        seeded=True,
+        requires=(_TORCH, _TRANSFORMERS, _ACCELERATE, _TRL),
+        packages=(*_MODEL_PACKAGES, "peft", "accelerate", "datasets", "trl"),
+        data=lambda chosen: chosen.data_sets(),
+        data_kinds={"prompts": frozenset({"prompt"})},
+        takes=frozenset({"causal_lm", "adapter"}),
+        check=lambda chosen: chosen.contradictions(),
+        clashes=fits.groups_clashes,
     )
 
 

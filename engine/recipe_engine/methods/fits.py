@@ -154,6 +154,20 @@ def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str,
     return found
 
 
+def groups_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """Those of ``train.ppo``, and a head that nothing may be put on."""
+    adapt = before.get("adapt")
+    found = list(ppo_clashes(options, before))
+    for key in ("target_modules", "modules_to_save"):
+        names = getattr(adapt, key, None)
+        heads = [name for name in names or () if not isinstance(names, str) and last(name) in HEADS]
+        if heads:
+            found.append(
+                ("", f"its loss is computed from {heads[0]} as it was, past what is trained on it", f"adapt.{key}")
+            )
+    return found
+
+
 ON_TOP = "bias, modules_to_save, dora, init and new_tokens do not work on top of another recipe's adapter"
 _NEEDS_FLOAT32 = (
     "it trains weights of the model itself, which need float32 to take small updates: load with {key} = "

@@ -46,7 +46,7 @@ class ResumableTrainer(Trainer):
         self,
         *,
         plan: Plan,
-        load: Callable[[Sequence[int]], dict[str, torch.Tensor]],
+        load: Callable[[Sequence[int]], Any],
         work: Path,
         **trainer_arguments: Any,
     ) -> None:

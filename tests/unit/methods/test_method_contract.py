@@ -1,6 +1,6 @@
 """What every built-in method promises: what it hands on live is what its artifact gives back.
 
-``nf4``, ``int8`` and ``ppo`` keep the same promise in tests of their own, as they need bitsandbytes and a reward.
+``nf4``, ``int8``, ``ppo``, ``rloo`` and ``grpo`` keep it in tests of their own, as they need bitsandbytes or a reward.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from recipe_engine.training.reward_model import RewardModel, scores
 from recipe_engine.training.rows import read_rows
 
 CATALOGUE = load_catalogue(entry_points=False)
-ELSEWHERE = {("load", "nf4"), ("load", "int8"), ("train", "ppo")}
+ELSEWHERE = {("load", "nf4"), ("load", "int8"), ("train", "ppo"), ("train", "rloo"), ("train", "grpo")}
 SFT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3}
 PAIRS = {"reward", "preference"}
 """Methods that read pairs of answers."""

@@ -23,6 +23,7 @@ from recipe_engine.training.ppo.judging import Memory, experience, judge, shaped
 from recipe_engine.training.ppo.policy import Policy, Reference
 from recipe_engine.training.ppo.rollout import check_room, write_answers
 from recipe_engine.training.ppo.update import Learner
+from recipe_engine.training.rates import rate_share
 from recipe_engine.training.weights import WEIGHTS, steps_between, weights_digest
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def train_ppo(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, sco
         first = training.resume()
         request.reporter.progress(first, len(plan), "steps")
         for step in range(first, len(plan)):
-            tokens += training.step(plan[step], _rate(options, step, len(plan)))
+            share = rate_share(options.schedule, options.warmup_steps, step, len(plan))
+            tokens += training.step(plan[step], share)
             request.reporter.progress(step + 1, len(plan), "steps")
             stopped = request.reporter.stop_requested()
             if step + 1 < len(plan) and (stopped or (step + 1) % options.checkpoint_steps == 0):
@@ -212,13 +214,3 @@ def _samples(step: int, answers: Sequence[Answer], scores: Scores) -> list[dict[
         {"step": step, "question": answer.question, "answer": answer.text, "score": score}
         for answer, score in zip(answers, scores.total, strict=False)
     ]
-
-
-def _rate(options: TrainPpo, step: int, steps: int) -> float:
-    """Share of the peak learning rate in a step, counted from 0."""
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
-    if options.schedule == "constant":
-        return 1.0
-    done = (step - options.warmup_steps) / max(1, steps - options.warmup_steps)
-    return 1.0 - done if options.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))

@@ -15,6 +15,7 @@ from recipe_engine.training.rows import Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recipe_engine.training.groups.options import Groups
     from recipe_engine.training.ppo.options import TrainPpo
 
 
@@ -36,7 +37,7 @@ def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
 
 
 def write_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: TrainPpo
+    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: TrainPpo | Groups
 ) -> list[Answer]:
     """Sample an answer to each prompt.
 
