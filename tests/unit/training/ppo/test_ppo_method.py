@@ -66,7 +66,7 @@ def test_live_is_restored_and_twice_is_the_same(kind: str, tmp_path: Path, llama
 
 
 def test_the_guide_explains_every_curve(tmp_path: Path, llama: Path, tokenizer: Any) -> None:
-    guide = Path("docs/rlhf.md").read_text(encoding="utf-8").partition("## Reading the curves")[2]
+    guide = Path("docs/rlhf.md").read_text(encoding="utf-8").partition("## Reading the curves")[2].partition("\n## ")[0]
     named = {name for cell in re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE) for name in re.findall("`(.*?)`", cell)}
     (step, _) = run(asked(tmp_path / "one", "adapter", llama, tokenizer)).facts["trace"]
     assert named - {"score.NAME"} == set(step) - {"step", "weights"}
