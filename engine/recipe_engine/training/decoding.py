@@ -91,7 +91,8 @@ class _Writer:
     def write(self, at_once: int, progress: Callable[[int, int], None]) -> list[list[int]]:
         """All answers; see :func:`decode`."""
         waiting = deque(number for part in by_length(self._prompts, at_once) for number in part)
-        places, sitting, done = Places(min(at_once, len(waiting))), [], 0
+        places, done = Places(min(at_once, len(waiting))), 0
+        sitting: list[int] = []
         while waiting or sitting:
             if waiting and len(sitting) < at_once:
                 first = len(sitting)
