@@ -28,9 +28,7 @@ def adapter_products(model: Any) -> Iterator[None]:
     Args:
         model: any; one without adapters stays as it is.
     """
-    from peft.tuners.lora import LoraLayer
-
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
+    layers = plain_layers(model)
     try:
         for layer in layers:
             layer.forward = partial(_forward, layer)
@@ -38,6 +36,13 @@ def adapter_products(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.forward
+
+
+def plain_layers(model: Any) -> list[Any]:
+    """The layers of PEFT's that add x A^T B^T to a result and do nothing else."""
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in model.modules() if isinstance(module, LoraLayer) and _is_plain(module)]
 
 
 def _is_plain(layer: Any) -> bool:

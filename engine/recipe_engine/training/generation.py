@@ -50,28 +50,80 @@ def greedy(
         tokenizer: its tokenizer.
         prompts: token ids of each prompt.
         decoding: how; its temperature is 0.
-        batch_size: prompts that are continued at once, padded on the left.
+        batch_size: prompts that are continued at once.
         progress: called with the finished and all prompts.
 
     Returns:
         The answers as text, without special tokens, in the order of the prompts.
     """
+    written = write(model, tokenizer, prompts, decoding, at_once=batch_size, progress=progress)
+    texts: list[str] = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return texts
+
+
+def write(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    *,
+    at_once: int,
+    progress: Callable[[int, int], None],
+) -> list[list[int]]:
+    """Continue prompts.
+
+    Architectures whose attention takes rows end to end are decoded by :mod:`recipe_engine.training.decoding`, all
+    others by transformers.
+
+    Args:
+        model: a causal language model; it is left as it was.
+        tokenizer: its tokenizer.
+        prompts: token ids of each prompt.
+        decoding: how.
+        at_once: prompts that are continued at once.
+        progress: called with the finished and all prompts.
+
+    Returns:
+        Tokens of each answer in the order of the prompts, the one that ends it included.
+    """
+    from recipe_engine.training.decoding import can_decode, decode
+
+    ends = stopping_tokens(model, tokenizer, decoding)
+    with answering(model):
+        if can_decode(model.config.to_dict()):
+            return decode(model, prompts, decoding, ends, at_once=at_once, progress=progress)
+        config = generation_config(tokenizer, decoding, ends)
+        return _generate(model, prompts, config, at_once=at_once, progress=progress)
+
+
+def _generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    config: Any,
+    *,
+    at_once: int,
+    progress: Callable[[int, int], None],
+) -> list[list[int]]:
+    """By transformers, padded on the left."""
     import torch
 
-    answers = [""] * len(prompts)
+    written: list[list[int]] = [[] for _ in prompts]
     done = 0
-    config = generation_config(model, tokenizer, decoding)
-    with answering(model), torch.no_grad():
-        for positions in by_length(prompts, batch_size):
-            batch = left_padded([prompts[position] for position in positions], tokenizer.pad_token_id, model.device)
-            width = batch["input_ids"].shape[1]
-            written = model.generate(**batch, generation_config=config)
-            texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
-            for position, text in zip(positions, texts, strict=True):
-                answers[position] = text
-            done += len(positions)
-            progress(done, len(prompts))
-    return answers
+    for numbers in by_length(prompts, at_once):
+        batch = left_padded([prompts[number] for number in numbers], config.pad_token_id, model.device)
+        with torch.no_grad():
+            tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
+        for number, answer in zip(numbers, tokens.tolist(), strict=True):
+            written[number] = up_to_end(answer, config.eos_token_id)
+        done += len(numbers)
+        progress(done, len(prompts))
+    return written
+
+
+def up_to_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The tokens up to the first that ends an answer, that one included; what follows is padding."""
+    places = [place for place, token in enumerate(tokens) if token in ends]
+    return list(tokens[: places[0] + 1] if places else tokens)
 
 
 @contextmanager
@@ -92,16 +144,23 @@ def answering(model: Any) -> Iterator[None]:
         language_model.generation_config = own
 
 
-def generation_config(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
+def stopping_tokens(model: Any, tokenizer: Any, decoding: Decoding) -> list[int]:
+    """What ends an answer: the tokenizer's end-of-sequence token, those that the model names, ``decoding.stops``."""
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    return sorted({tokenizer.eos_token_id, *decoding.stops, *(token for token in named if token is not None)})
+
+
+def generation_config(tokenizer: Any, decoding: Decoding, ends: Sequence[int]) -> Any:
     """Greedy decoding, or sampling at a temperature; nothing of the model's own defaults.
 
-    Generation stops at the tokenizer's end-of-sequence token, at those that the model names, and at ``decoding.stops``.
+    Args:
+        tokenizer: of the model.
+        decoding: how.
+        ends: of :func:`stopping_tokens`.
     """
     from transformers import GenerationConfig
 
-    named = model.generation_config.eos_token_id
-    named = named if isinstance(named, list) else [named]
-    ends = sorted({tokenizer.eos_token_id, *decoding.stops, *(token for token in named if token is not None)})
     temperature = decoding.temperature
     drawn = {"temperature": temperature, "top_k": decoding.top_k, "top_p": decoding.top_p}
     return GenerationConfig(
@@ -110,7 +169,7 @@ def generation_config(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
         min_new_tokens=decoding.min_new_tokens or None,
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends,
+        eos_token_id=list(ends),
     )
 
 

@@ -6,7 +6,7 @@ products where it is short, which is faster on a CPU, and by PyTorch's fused att
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone knows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "recipe_packed"
 _IMPLEMENTATION = "_attn_implementation"  # where transformers' attention layers look it up
@@ -69,19 +69,30 @@ class _Form:
     softcap: float | None
 
 
-@contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
+def packed_attention(model: Any) -> AbstractContextManager[None]:
     """Let a model attend within the rows of packed sequences only, for the time of the block."""
+    return attending(model, NAME, attention_by_row)
+
+
+@contextmanager
+def attending(model: Any, name: str, attention: Callable[..., Any]) -> Iterator[None]:
+    """Let a model attend by a function of ours, for the time of the block.
+
+    Args:
+        model: of an architecture that calls transformers' registry of attention functions.
+        name: of the function in that registry.
+        attention: in the form of :func:`attention_by_row`; it is given no mask.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, _no_mask)
     found = [vars(module).get("config") for module in model.modules()]
     configs = {id(config): config for config in found if isinstance(config, PreTrainedConfig)}.values()
     before = [(config, getattr(config, _IMPLEMENTATION)) for config in configs]
     try:
         for config in configs:
-            setattr(config, _IMPLEMENTATION, NAME)
+            setattr(config, _IMPLEMENTATION, name)
         yield
     finally:
         for config, implementation in before:
@@ -94,7 +105,7 @@ def _no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> 
         raise ValueError("a packed sequence has no padding, so it takes no attention mask")
 
 
-def _attention(
+def attention_by_row(
     _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: None, **asked: Any
 ) -> tuple[torch.Tensor, None]:
     """An attention function in the form that transformers calls.

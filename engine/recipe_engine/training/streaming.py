@@ -7,7 +7,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.generation import Decoding, answering, generation_config
+from recipe_engine.training.generation import Decoding, answering, generation_config, stopping_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,8 @@ def stream(
     batch = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
     room = _room(model, batch["input_ids"].shape[1], decoding.max_new_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    config = generation_config(model, tokenizer, replace(decoding, max_new_tokens=room))
+    ends_with = stopping_tokens(model, tokenizer, decoding)
+    config = generation_config(tokenizer, replace(decoding, max_new_tokens=room), ends_with)
     failures: list[Exception] = []
     closed = Event()
 

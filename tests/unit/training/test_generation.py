@@ -12,7 +12,7 @@ from tests import tiny
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.generation import Decoding, generation_config, greedy
+from recipe_engine.training.generation import Decoding, greedy, stopping_tokens
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, read_rows
 from recipe_engine.training.streaming import THREAD, stream
@@ -87,7 +87,7 @@ def test_answers_stop_at_tokens_that_the_model_names_besides(llama: Path, tokeni
     model = tiny.load_model(llama)
     written = by_hand(model, tokenizer, PROMPTS[0], 12)
     model.generation_config.eos_token_id = [written[3], 5]
-    assert generation_config(model, tokenizer, Decoding(max_new_tokens=9)).eos_token_id == sorted({297, written[3], 5})
+    assert stopping_tokens(model, tokenizer, Decoding(max_new_tokens=9)) == sorted({297, written[3], 5})
     stop = written.index(written[3]) + 1
     assert answers(model, tokenizer, batch_size=1)[0] == tokenizer.decode(written[:stop])
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: TID253 -- this module is imported in the worker only
-
 from recipe_engine.contract import Answer
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.batches import by_length
-from recipe_engine.training.generation import Decoding, answering, generation_config, left_padded
+from recipe_engine.training.generation import Decoding, stopping_tokens, write
 from recipe_engine.training.rows import Row
 
 if TYPE_CHECKING:
@@ -59,24 +56,12 @@ def write_answers(
         top_p=options.top_p,
     )
     chosen = [prompts[position].input_ids for position in positions]
-    config = generation_config(model, tokenizer, decoding)
-    written: list[list[int]] = [[] for _ in chosen]
-    with answering(model), torch.no_grad():
-        for part in by_length(chosen, options.generation_size or len(chosen)):
-            batch = left_padded([chosen[place] for place in part], tokenizer.pad_token_id, model.device)
-            tokens = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
-            for place, answer in zip(part, tokens.tolist(), strict=True):
-                written[place] = up_to_end(answer, config.eos_token_id)
+    at_once = options.generation_size or len(chosen)
+    written = write(model, tokenizer, chosen, decoding, at_once=at_once, progress=lambda _done, _total: None)
+    ends = stopping_tokens(model, tokenizer, decoding)
     return [
-        _answer(tokenizer, prompts[position], tokens, set(config.eos_token_id))
-        for position, tokens in zip(positions, written, strict=True)
+        _answer(tokenizer, prompts[position], tokens, ends) for position, tokens in zip(positions, written, strict=True)
     ]
-
-
-def up_to_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """The tokens up to the first that ends an answer, that one included; what follows is padding."""
-    places = [place for place, token in enumerate(tokens) if token in ends]
-    return list(tokens[: places[0] + 1] if places else tokens)
 
 
 def as_row(answer: Answer) -> Row:
@@ -92,7 +77,7 @@ def as_row(answer: Answer) -> Row:
     )
 
 
-def _answer(tokenizer: Any, prompt: Row, tokens: list[int], ends: set[int]) -> Answer:
+def _answer(tokenizer: Any, prompt: Row, tokens: list[int], ends: Sequence[int]) -> Answer:
     ended = tokens[-1] in ends
     return Answer(
         question=prompt.question,

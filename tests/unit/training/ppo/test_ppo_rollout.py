@@ -13,11 +13,11 @@ from tests.unit.training.ppo.ppo_jobs import END, UNUSED, answers, fresh_model, 
 from recipe_engine.errors import StageFailed
 from recipe_engine.methods.load_nf4 import LoadNf4
 from recipe_engine.methods.options import LoadNf4 as Nf4Options
-from recipe_engine.training.generation import Decoding, generation_config, left_padded
+from recipe_engine.training.generation import up_to_end
 from recipe_engine.training.ppo.judging import Memory, experience, view
 from recipe_engine.training.ppo.options import TrainPpo
 from recipe_engine.training.ppo.policy import Policy, Reference
-from recipe_engine.training.ppo.rollout import check_room, up_to_end, write_answers
+from recipe_engine.training.ppo.rollout import check_room, write_answers
 from recipe_engine.training.ppo.update import Learner
 
 MEMORY = Memory("packed", END, 4096)
@@ -105,23 +105,19 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, llama: Path, tokenizer: Any
 def test_what_was_drawn_had_the_probability_that_is_learned_from(
     architecture: str, dtype: str, bound: float, tmp_path: Path, request: pytest.FixtureRequest, tokenizer: Any
 ) -> None:
-    """Log-probabilities while writing, padded and with a cache, against those of the packed forward pass."""
+    """Log-probabilities while writing, token by token, against those of the packed forward pass."""
     model = tiny.adapted_model(tmp_path, request.getfixturevalue(architecture), dtype=dtype)
     temperature = 0.8
-    found = write(model, tokenizer, temperature=temperature, generation_size=6)
-    order = sorted(range(6), key=lambda at: -found[at].prompt_tokens)  # as the writer takes them
-    rows = [prompts(tokenizer, 6)[at].input_ids for at in order]
-    config = generation_config(model, tokenizer, Decoding(max_new_tokens=12, temperature=temperature))
-    torch.manual_seed(1)
-    batch = left_padded(rows, END, "cpu")
-    again = model.generate(**batch, generation_config=config, output_scores=True, return_dict_in_generate=True)
-    log_probs = torch.stack([scores.float().log_softmax(-1) for scores in again.scores], dim=1)
+    seen: list[torch.Tensor] = []
+    watch = model.get_output_embeddings().register_forward_hook(lambda _module, _inputs, out: seen.append(out.clone()))
+    found = write(model, tokenizer, temperature=temperature, min_new_tokens=12)
+    watch.remove()
+    log_probs = torch.stack(seen, dim=1).div(temperature).float().log_softmax(-1)
     views = view(Policy(model), Reference(model), found, MEMORY, temperature)
     of_answers = views.log_probs.split([len(tokens) for tokens in written(found)])
+    order = sorted(range(6), key=lambda at: -found[at].prompt_tokens)  # as the writer takes them
     for at, place in enumerate(order):
-        tokens = torch.tensor(written(found)[place])
-        assert again.sequences[at, batch["input_ids"].shape[1] :][: len(tokens)].tolist() == tokens.tolist()
-        drawn = log_probs[at].gather(1, tokens[:, None])[:, 0]
+        drawn = log_probs[at].gather(1, torch.tensor(written(found)[place])[:, None])[:, 0]
         assert (drawn - of_answers[place]).abs().max() < bound
 
 
