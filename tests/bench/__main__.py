@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from tests.bench import commands, containers, registry, startup, storing, training, vocabulary
+from tests.bench import commands, containers, generating, registry, startup, storing, training, vocabulary
 
 REPORT = Path("build/bench.json")
 PARTS = {
     part.__name__.rpartition(".")[2]: part
-    for part in (commands, containers, registry, startup, storing, training, vocabulary)
+    for part in (commands, containers, generating, registry, startup, storing, training, vocabulary)
 }
 
 

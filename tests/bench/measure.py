@@ -6,10 +6,14 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from recipe_engine.lock import Hardware
+from recipe_engine.runners.process import worker_environment
 
 RUNS = 5
 COMMAND = Path(sys.executable).parent / "recipe"
@@ -75,3 +79,42 @@ def cpu_seconds(command: Sequence[str | Path], status: int = 0) -> float:
     if process.returncode != status:
         raise RuntimeError(f"{command} ended with {process.returncode}")
     return usage.ru_utime + usage.ru_stime
+
+
+@contextmanager
+def program(interpreter: Path, module: str, *arguments: str) -> Iterator[Callable[[str], float]]:
+    """A process on one thread that answers each line of input with a number; it ends with the block.
+
+    Args:
+        interpreter: Python, of the environment that is measured.
+        module: that it runs.
+        arguments: of the module.
+
+    Yields:
+        What gives a line and returns the number; a RuntimeError where the process has ended.
+    """
+    process = subprocess.Popen(
+        [str(interpreter), "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=worker_environment(os.environ, Hardware("cpu", 1, ())),
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given, answers = process.stdin, process.stdout
+
+    def ask(line: str) -> float:
+        given.write(f"{line}\n")
+        given.flush()
+        answer = answers.readline()
+        if not answer:
+            raise RuntimeError(f"{process.args!r} ended with {process.wait()}")
+        return float(answer)
+
+    try:
+        yield ask
+    finally:
+        given.close()
+        process.wait()

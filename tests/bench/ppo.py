@@ -7,20 +7,16 @@ tests.bench.ppo NAME…`` measures some of the rows alone.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests import tiny
-from tests.bench.measure import Comparison, alternate
+from tests.bench.measure import Comparison, alternate, program
 from tests.bench.stacks import write_model
-
-from recipe_engine.lock import Hardware
-from recipe_engine.runners.process import worker_environment
 
 REPORT = Path("build/bench-ppo.json")
 PEER = Path("build/trl-peer/bin/python").absolute()
@@ -34,49 +30,6 @@ ROWS = {
 """Name -> peer, what is asked of both, unit, what is compared."""
 
 
-class Program:
-    """A process that measures one program as often as it is asked.
-
-    Args:
-        name: of :mod:`tests.bench.ppo_stacks`.
-        folder: of the model.
-        asked: what is measured.
-    """
-
-    def __init__(self, name: str, folder: Path, asked: str) -> None:
-        self._asked = asked
-        interpreter = sys.executable if name == "ours" else str(PEER)
-        self._process = subprocess.Popen(
-            [interpreter, "-m", "tests.bench.ppo_stacks", name, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=worker_environment(os.environ, Hardware("cpu", 1, ())),
-            text=True,
-        )
-
-    def __call__(self) -> float:
-        """What was asked.
-
-        Raises:
-            RuntimeError: where the process ended.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{self._asked}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
-        return float(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def compare(*names: str) -> Iterator[Comparison]:
     """The rows of :data:`ROWS`, or some of them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -88,10 +41,12 @@ def compare(*names: str) -> Iterator[Comparison]:
             peer, asked, unit, what = ROWS[name]
             model, runs = (small, 1) if asked == "drift" else (large, RUNS)
             with ExitStack() as ends:
-                ours, theirs = (Program(program, model, asked) for program in ("ours", peer))
-                for program in (ours, theirs):
-                    ends.callback(program.close)
-                yield alternate(name, what, ours, theirs, unit, runs)
+                interpreters = {"ours": Path(sys.executable), peer: PEER}
+                ours, theirs = (
+                    ends.enter_context(program(interpreter, "tests.bench.ppo_stacks", stack, str(model)))
+                    for stack, interpreter in interpreters.items()
+                )
+                yield alternate(name, what, partial(ours, asked), partial(theirs, asked), unit, runs)
 
 
 def main() -> None:

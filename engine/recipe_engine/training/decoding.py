@@ -16,6 +16,7 @@ from recipe_engine.training.batches import by_length
 from recipe_engine.training.head import head_of
 from recipe_engine.training.held_adapters import held_adapters
 from recipe_engine.training.layout import layout_of
+from recipe_engine.training.packed_weights import packed_weights
 from recipe_engine.training.places import PASS, Arrival, Places, Step, attention_in_places
 from recipe_engine.training.sampling import choose
 
@@ -68,7 +69,8 @@ def decode(
         Tokens of each answer, the one that ends it included.
     """
     writer = _Writer(model, prompts, decoding, ends)
-    with torch.no_grad(), held_adapters(model), attention_in_places(model):
+    rows = min(at_once, len(prompts))
+    with torch.no_grad(), held_adapters(model), packed_weights(model, rows), attention_in_places(model):
         return writer.write(at_once, progress)
 
 
