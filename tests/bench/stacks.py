@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -158,27 +158,50 @@ def padded(job: Job) -> float:
 
 def packed_peft(job: Job) -> float:
     """Ours without padding, but with PEFT's own products."""
-    with without_products():
+    with products_from(nullcontext):
         return ours(job)
 
 
 def padded_peft(job: Job) -> float:
     """Ours with padding to the longest row of a step and PEFT's own products; the loss is at labels only."""
-    with without_products():
+    with products_from(nullcontext):
         return padded(job)
 
 
-@contextmanager
-def without_products() -> Iterator[None]:
-    """PEFT's own products in the loop of ``train.sft``."""
-    from recipe_engine.training import sft
+def no_adapters(job: Job) -> float:
+    """Ours, with adapters that are never multiplied: what no way to multiply them can be faster than."""
+    with products_from(base_layers_alone):
+        return ours(job)
 
-    kept = vars(sft)["adapter_products"]
-    vars(sft)["adapter_products"] = nullcontext
+
+@contextmanager
+def products_from(adapter_products: Callable[[Any], AbstractContextManager[None]]) -> Iterator[None]:
+    """Another way to multiply adapters, in the loop of ``train.sft``."""
+    from recipe_engine.training import loop
+
+    kept = vars(loop)["adapter_products"]
+    vars(loop)["adapter_products"] = adapter_products
     try:
         yield
     finally:
-        vars(sft)["adapter_products"] = kept
+        vars(loop)["adapter_products"] = kept
+
+
+@contextmanager
+def base_layers_alone(model: Any) -> Iterator[None]:
+    """Skip the adapters; gradients still go back through every layer, to the embedding."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    hook = model.get_input_embeddings().register_forward_hook(lambda _module, _given, out: out.requires_grad_())
+    try:
+        for layer in layers:
+            layer.forward = layer.base_layer.forward
+        yield
+    finally:
+        hook.remove()
+        for layer in layers:
+            del layer.forward
 
 
 def textbook(job: Job) -> float:
@@ -229,6 +252,7 @@ STACKS: dict[str, Callable[[Job], float]] = {
     "ours": ours,
     "packed-peft": packed_peft,
     "padded-peft": padded_peft,
+    "no-adapters": no_adapters,
     "textbook": textbook,
     "trl-default": trl_default,
     "trl-packed": trl_packed,

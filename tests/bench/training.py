@@ -27,6 +27,7 @@ ROWS = {
     "sft-trl-default": ("trl-default", "skewed", "train.sft / TRL's SFTTrainer as it comes"),
     "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, bfloat16, no checkpointing"),
     "lora-step": ("packed-peft", "skewed", "train.sft / the same loop with PEFT's own products"),
+    "lora-floor": ("no-adapters", "skewed", "train.sft / the same loop with adapters that are never multiplied"),
     "packing": ("padded-peft", "skewed", "train.sft / the same with padding to the longest row, PEFT's products"),
 }
 """Name -> peer, rows, what is compared."""

@@ -94,7 +94,7 @@ def _inputs(shapes: Shapes, size: int) -> int:
 
 
 def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
-    """Inputs of the layers that have adapters, dropout's masks and the adapters' inner results, a token."""
+    """Inputs of the layers that have adapters, what dropout left out and the adapters' inner results, a token."""
     targets = shapes.targets(adapters)
     names = {last(name) for name in targets}
     layers = max(1, shapes.layers)
@@ -103,7 +103,7 @@ def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
     kept += size * shapes.hidden * _any(names - _QUERY_PARTS - _OUTPUT_PARTS - _LAST_PARTS)
     kept += size * shapes.inner * _any(names & _LAST_PARTS)
     kept += size * adapters.rank * len(targets) // layers
-    # A byte for each number of an input; which of its two widths is the input, a weight does not say.
+    # At most a byte for each number of an input; which of its two widths is the input, a weight does not say.
     masks = sum(one + other for one, other in targets.values()) // 2 if adapters.dropout else 0
     return kept + masks // layers
 

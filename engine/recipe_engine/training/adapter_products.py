@@ -7,6 +7,7 @@ as they are. DoRA has further terms and keeps PEFT's way.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Classes of PEFT's that add x A^T B^T to the result of a layer of whatever kind.
 _KINDS = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})
 _DRAWS = 2**16  # a mask is drawn with 16 bits for each number
+_LITTLE = 0.125  # up to here the positions of what is left out take no more memory than a mask
 
 
 @contextmanager
@@ -88,11 +90,11 @@ class LoraProduct(torch.autograd.Function):
             (…, out), in the dtype of ``result``.
         """
         rows = x.reshape(-1, x.shape[-1]).to(result.dtype)
-        mask = _mask(rows, dropout) if dropout else None
-        kept = rows if mask is None else rows * mask
+        dropped = _dropped(rows, dropout) if dropout else None
+        kept = _without(rows, dropped)
         inner = kept @ first.to(result.dtype).T
         scale = scaling / (1.0 - dropout)
-        ctx.save_for_backward(x, mask, inner, first, second)
+        ctx.save_for_backward(x, dropped, inner, first, second)
         ctx.scale = scale
         out = torch.addmm(result.reshape(-1, result.shape[-1]), inner, second.to(result.dtype).T, alpha=scale)
         return out.view(result.shape)
@@ -100,22 +102,49 @@ class LoraProduct(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of y, x, A and B: dy; s (dy B) A through the mask; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
-        x, mask, inner, first, second = ctx.saved_tensors
+        """Of y, x, A and B: dy; s (dy B) A where x was kept; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
+        x, dropped, inner, first, second = ctx.saved_tensors
         _, wants_x, wants_first, wants_second, *_ = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
         of_inner = rows @ second.to(rows.dtype)
         of_x = of_first = of_second = None
         if wants_x:
             of_x = (of_inner * ctx.scale) @ first.to(rows.dtype)
-            of_x = (of_x if mask is None else of_x * mask).view(x.shape).to(x.dtype)
+            of_x = _without(of_x, dropped).view(x.shape).to(x.dtype)
         if wants_first:
-            kept = x.reshape(-1, x.shape[-1]).to(rows.dtype)
-            kept = kept if mask is None else kept * mask
+            kept = _without(x.reshape(-1, x.shape[-1]).to(rows.dtype), dropped)
             of_first = (of_inner.T @ kept).to(first.dtype) * ctx.scale
         if wants_second:
             of_second = (rows.T @ inner).to(second.dtype) * ctx.scale
         return gradient, of_x, of_first, of_second, None, None
+
+
+def _dropped(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    """What dropout leaves out: :func:`_positions` on a CPU where that is little, :func:`_mask` elsewhere."""
+    return (_positions if like.device.type == "cpu" and dropout <= _LITTLE else _mask)(like, dropout)
+
+
+def _without(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
+    """A tensor with 0 for what is left out; the given one stays as it is."""
+    if dropped is None:
+        return rows
+    if dropped.dtype == torch.uint8:
+        return rows * dropped
+    return rows.reshape(-1).index_fill(0, dropped, 0.0).view(rows.shape)
+
+
+def _positions(like: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Where a number is left out: positions in the flat tensor in rising order, in int64.
+
+    The distance from one to the next is geometric, so a number is drawn for each that is left out instead of for each
+    that there is. Six standard deviations more are drawn than are left out on average.
+    """
+    total = like.numel()
+    average = total * dropout
+    draws = torch.rand(math.ceil(average + 6 * math.sqrt(average)) + 36)
+    gaps = draws.neg_().log1p_().div_(math.log1p(-dropout)).to(torch.int64).add_(1)
+    positions = gaps.cumsum(0).sub_(1)
+    return positions[: int(torch.searchsorted(positions, total))].clone()
 
 
 def _mask(like: torch.Tensor, dropout: float) -> torch.Tensor:

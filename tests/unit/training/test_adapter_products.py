@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tests import tiny
 
-from recipe_engine.training.adapter_products import LoraProduct, _mask, adapter_products
+from recipe_engine.training.adapter_products import LoraProduct, _dropped, _mask, _positions, _without, adapter_products
 from recipe_engine.training.batches import collate
 from recipe_engine.training.loss import label_loss
 from recipe_engine.training.rows import Row, read_rows
@@ -105,34 +106,44 @@ def test_a_step_by_hand() -> None:
         assert tensor.grad.tolist() == gradient
 
 
-def test_dropout_by_hand() -> None:
-    """With the mask that is drawn, it is the plain formula; autograd finds the gradients."""
+@pytest.mark.parametrize("dropout", [0.1, 0.25])
+def test_dropout_by_hand(dropout: float) -> None:
+    """With what is drawn, it is the plain formula; autograd finds the gradients."""
     torch.manual_seed(3)
     result, x = torch.randn(5, 7, 6, requires_grad=True), torch.randn(5, 7, 4, requires_grad=True)
     first, second = torch.randn(2, 4, requires_grad=True), torch.randn(6, 2, requires_grad=True)
     gradient = torch.randn(5, 7, 6)
     tensors = (result, x, first, second)
     torch.manual_seed(4)
-    out = LoraProduct.apply(*tensors, 1.5, 0.25)
+    out = LoraProduct.apply(*tensors, 1.5, dropout)
     found = torch.autograd.grad(out, tensors, gradient)
     torch.manual_seed(4)
-    mask = _mask(x.reshape(-1, 4), 0.25).view(x.shape)
+    mask = _without(torch.ones(35, 4), _dropped(x.reshape(-1, 4), dropout)).view(x.shape)
     assert 0 < mask.sum() < mask.numel()
-    plain = result + 1.5 * ((x * mask / 0.75) @ first.T @ second.T)
+    plain = result + 1.5 * ((x * mask / (1 - dropout)) @ first.T @ second.T)
     torch.testing.assert_close(out, plain)
     torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
 
 
-@pytest.mark.parametrize("dropout", [0.05, 0.1, 0.5])
-def test_masks_leave_out_the_right_share(dropout: float) -> None:
+@pytest.mark.parametrize(("draw", "dropout"), [(_mask, 0.05), (_mask, 0.5), (_positions, 0.05), (_positions, 0.125)])
+def test_dropout_leaves_out_the_right_share(draw: Callable[..., torch.Tensor], dropout: float) -> None:
     torch.manual_seed(0)
-    mask = _mask(torch.empty(1001, 999), dropout)
+    mask = _without(torch.ones(1001, 999), draw(torch.empty(1001, 999), dropout))
     share = 1 - mask.float().mean().item()
     assert share == pytest.approx(dropout, abs=4 * (dropout * (1 - dropout) / mask.numel()) ** 0.5)
     columns = mask.float().mean(dim=0)
     assert columns.std().item() == pytest.approx((dropout * (1 - dropout) / 1001) ** 0.5, rel=0.1)
     neighbours = (mask[:, 1:].float() - columns[1:]) * (mask[:, :-1].float() - columns[:-1])
     assert abs(neighbours.mean().item()) < 4 * dropout * (1 - dropout) / 1000
+
+
+def test_positions_reach_both_ends_and_no_further() -> None:
+    """At one half, each of three numbers is left out about half of the time, alone and together."""
+    torch.manual_seed(0)
+    drawn = [tuple(_positions(torch.empty(3), 0.5).tolist()) for _ in range(4000)]
+    shares = {subset: drawn.count(subset) / len(drawn) for subset in set(drawn)}
+    assert shares.keys() == {(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)}
+    assert all(share == pytest.approx(1 / 8, abs=0.02) for share in shares.values())
 
 
 def test_dropout_is_off_in_evaluation_and_nothing_stays_behind(rows: list[Row], tmp_path: Path, llama: Path) -> None:
