@@ -183,6 +183,7 @@ def recipe_train_methods() -> Iterator[Method]:
         summary="Proximal policy optimization: more of the answers that a reward likes",
         options=TrainPpo,
         implementation="recipe_engine.methods.train_ppo:TrainPpo",
+        revision=2,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS),
         packages=(*_MODEL_PACKAGES, "peft"),
@@ -250,6 +251,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="A few answers to read",
         options=options.EvaluateSamples,
         implementation="recipe_engine.methods.evaluate:Samples",
+        revision=2,
         metrics=(),
         **_ASKING,
     )
@@ -258,6 +260,7 @@ def recipe_evaluate_methods() -> Iterator[Method]:
         summary="Answers to all rows, kept for metrics",
         options=metrics.EvaluateAnswers,
         implementation="recipe_engine.methods.evaluate:Answers",
+        revision=2,
         metrics=(),
         **_ASKING,
     )
