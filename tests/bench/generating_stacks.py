@@ -37,7 +37,8 @@ def prompts(tokenizer: Any) -> list[str]:
 def ours(folder: Path) -> Write:
     """What evaluations answer with."""
     from recipe_engine.methods.load_full import load_pretrained
-    from recipe_engine.training.generation import Decoding, greedy
+    from recipe_engine.training.choice import Decoding
+    from recipe_engine.training.generation import greedy
     from recipe_engine.training.tokenizer import open_tokenizer
 
     model, tokenizer = load_pretrained(folder, "bfloat16", "cpu"), open_tokenizer(folder)

@@ -12,7 +12,8 @@ from recipe_engine.methods.answers import write_answers
 from recipe_engine.methods.metrics.compare import sum_of
 from recipe_engine.methods.metrics.measures import Preference, Surprise
 from recipe_engine.methods.metrics.result import result_of
-from recipe_engine.training.generation import Decoding, greedy
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import greedy
 from recipe_engine.training.row_loss import row_losses
 from recipe_engine.training.rows import Row, end_tokens, read_pairs, read_rows
 from recipe_engine.training.tokenizer import open_tokenizer

@@ -99,7 +99,7 @@ class Worker:
 
     def generate(self, command: Mapping[str, Any]) -> None:
         """Answer a conversation with the model of a node, piece by piece; a stop ends the answer, not the worker."""
-        from recipe_engine.training.generation import Decoding
+        from recipe_engine.training.choice import Decoding
         from recipe_engine.training.streaming import stream
         from recipe_engine.training.tokenizer import open_tokenizer
 

@@ -5,7 +5,8 @@ The names here are those that plugins build on (``docs/plugins.md``); their modu
 
 from recipe_engine.training.batches import IGNORE, Plan, collate, plan_batches
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.generation import Decoding, greedy
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import greedy
 from recipe_engine.training.result import ResultWriter, load_result
 from recipe_engine.training.rewards import Scores, open_rewards
 from recipe_engine.training.rows import Pair, Row, end_tokens, read_pairs, read_rows

@@ -23,7 +23,7 @@ from recipe_engine.training.sampling import choose
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from recipe_engine.training.generation import Decoding
+    from recipe_engine.training.choice import Decoding
 
 # Prompts that are read at once: enough for full products, few enough that their activations stay small.
 _TOKENS_AT_ONCE = 4096

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.training.batches import by_length
@@ -12,26 +11,7 @@ from recipe_engine.training.borrow import borrowed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How answers are written.
-
-    Attributes:
-        max_new_tokens: where an answer is cut.
-        temperature: 0 for the most likely answer, more for a random one.
-        stops: tokens that end an answer, besides those that tokenizer and model name.
-        min_new_tokens: before which no answer ends.
-        top_k: draw from so many most likely tokens; 0 for all.
-        top_p: draw from the fewest tokens that are together this likely; 1 for all.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    stops: tuple[int, ...] = ()
-    min_new_tokens: int = 0
-    top_k: int = 0
-    top_p: float = 1.0
+    from recipe_engine.training.choice import Decoding
 
 
 def greedy(

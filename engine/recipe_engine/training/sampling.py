@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch  # noqa: TID253 -- this module is imported in the worker only
 
 if TYPE_CHECKING:
-    from recipe_engine.training.generation import Decoding
+    from recipe_engine.training.choice import Decoding
 
 
 def choose(logits: torch.Tensor, decoding: Decoding, draws: torch.Tensor | None) -> torch.Tensor:

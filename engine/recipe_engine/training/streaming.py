@@ -7,10 +7,12 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.generation import Decoding, answering, generation_config, stopping_tokens
+from recipe_engine.training.generation import answering, generation_config, stopping_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from recipe_engine.training.choice import Decoding
 
 THREAD = "answer"
 """Name of the thread that writes."""

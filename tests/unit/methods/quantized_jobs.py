@@ -13,7 +13,8 @@ from recipe_engine.methods.adapt_lora import AdaptLora
 from recipe_engine.methods.options import AdaptLora as LoraOptions
 from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import collate, collate_packed
-from recipe_engine.training.generation import Decoding, greedy
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import greedy
 from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.loss import label_loss, mean_loss
 from recipe_engine.training.packed_attention import packed_attention

@@ -22,7 +22,8 @@ from recipe_engine.methods.answers import read_answers
 from recipe_engine.methods.metrics import options as metrics
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.training.batches import collate
-from recipe_engine.training.generation import Decoding, greedy
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import greedy
 from recipe_engine.training.options import TrainReward, TrainSft
 from recipe_engine.training.reward_model import RewardModel, scores
 from recipe_engine.training.rows import read_rows

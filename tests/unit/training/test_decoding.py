@@ -13,8 +13,9 @@ from tests.unit.training.packing_models import tiny_model
 
 from recipe_engine.training import decoding as decoder
 from recipe_engine.training.adapter_products import adapter_products
+from recipe_engine.training.choice import Decoding
 from recipe_engine.training.decoding import can_decode, decode
-from recipe_engine.training.generation import Decoding, generation_config, greedy, left_padded, up_to_end, write
+from recipe_engine.training.generation import generation_config, greedy, left_padded, up_to_end, write
 from recipe_engine.training.held_adapters import held_adapters
 from recipe_engine.training.layout import PACKED_FAMILIES
 from recipe_engine.training.places import Arrival, Places, Step, attention_in_places

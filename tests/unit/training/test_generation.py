@@ -12,7 +12,8 @@ from tests import tiny
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.generation import Decoding, greedy, stopping_tokens
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import greedy, stopping_tokens
 from recipe_engine.training.loss import mean_loss
 from recipe_engine.training.rows import Row, read_rows
 from recipe_engine.training.streaming import THREAD, stream

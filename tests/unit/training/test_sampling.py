@@ -11,7 +11,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from recipe_engine.training.generation import Decoding
+from recipe_engine.training.choice import Decoding
 from recipe_engine.training.sampling import choose, drawn, probabilities
 
 

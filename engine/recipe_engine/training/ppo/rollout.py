@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Answer
 from recipe_engine.errors import StageFailed
-from recipe_engine.training.generation import Decoding, stopping_tokens, write
+from recipe_engine.training.choice import Decoding
+from recipe_engine.training.generation import stopping_tokens, write
 from recipe_engine.training.rows import Row
 
 if TYPE_CHECKING:
