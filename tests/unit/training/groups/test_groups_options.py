@@ -22,7 +22,7 @@ BASIS: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 8,
     "minibatch_size": 4,
-    "ppo_epochs": 2,
+    "ppo_epochs": 4,
     "max_new_tokens": 4,
     "learning_rate": 2e-2,
     "kl_coef": 0.3,
