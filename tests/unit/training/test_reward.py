@@ -117,7 +117,7 @@ def test_the_first_loss_is_that_of_a_coin(trained: tuple[StageResult, Path]) -> 
 def test_what_is_right_becomes_more(trained: tuple[StageResult, Path]) -> None:
     last = trained[0].facts["trace"][-1]
     assert last["loss"] < 0.68  # ln 2, 0.693, is that of a model that tells nothing apart
-    assert last["margin"] > 0.1
+    assert last["margin"] > 0.05
     assert trained[0].metrics == {name: last[name] for name in ("loss", "accuracy", "margin")}
 
 
