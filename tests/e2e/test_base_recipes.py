@@ -95,3 +95,13 @@ def test_a_mistake_in_the_base_stops_both(tmp_path: Path, change: str) -> None:
     done = workspace.recipe("validate", "top.toml")
     assert done.code == 2
     assert done.err.startswith("tiny.toml:")
+
+
+def test_rows_are_shown_of_the_recipe_and_not_of_its_base(tmp_path: Path) -> None:
+    """Both have a data set of the same name."""
+    workspace = write_workspace(tmp_path / "w")
+    own = ON_TOP.replace("[data.more]", "[data.train]").replace('data = "more"', 'data = "train"')
+    (workspace.folder / "top.toml").write_text(own.replace("train[:16]", "train[:3]"))
+    shown = workspace.recipe("data", "show", "top.toml", "--data", "train", "--rows", "1")
+    assert shown.code == 0
+    assert "\n3 rows, " in shown.out

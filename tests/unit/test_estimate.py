@@ -106,10 +106,11 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
 
 def test_the_limits_are_those_of_the_training() -> None:
     """They are written down twice, as the training's modules import PyTorch and a plan must not."""
-    from recipe_engine.training import head, packed_attention
+    from recipe_engine.training import head, packed_attention, packed_weights
 
     assert parts.LOGITS_AT_ONCE == head.LOGITS_AT_ONCE
     assert parts.LONGEST_IN_PRODUCTS == packed_attention.LONGEST_IN_PRODUCTS
+    assert parts.LARGEST_COPY == packed_weights.LARGEST_COPY
 
 
 @pytest.mark.parametrize(

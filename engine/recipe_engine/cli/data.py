@@ -43,6 +43,7 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     from recipe_engine.errors import InvalidArguments
     from recipe_engine.execute import Asked, RunFailed, run
     from recipe_engine.graph import build_graph
+    from recipe_engine.model import WHOLE
     from recipe_engine.training.rows import read_rows
 
     recipe, catalogue = open_recipe(recipe_file, overrides)
@@ -50,10 +51,9 @@ def show(recipe_file: str, overrides: tuple[str, ...], name: str | None, count: 
     if chosen is None or chosen not in recipe.data:
         known = ", ".join(recipe.data) or "none"
         raise InvalidArguments(f"{recipe_file} has no data set {chosen or ''}.", f"It has {known}.")
-    prepared = [
-        node.id for node in build_graph(recipe, catalogue) if (node.stage, node.instance) == ("prepare", chosen)
-    ]
-    node = prepared[0]
+    # Without max_length, where nothing reads it with that; a base has data sets of its own.
+    names = (f"prepare.{chosen}", f"prepare.{chosen}{WHOLE}")
+    node = next(node.id for node in build_graph(recipe, catalogue) if node.id in names)
     try:
         targets = frozenset({node, "tokenizer"})
         record = run(recipe, catalogue, open_registry(), lambda _event: None, Asked(targets, "ignore"))

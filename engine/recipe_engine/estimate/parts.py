@@ -25,6 +25,8 @@ _BLOCK, _SCALES = 64, 256
 LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
 # Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
 LONGEST_IN_PRODUCTS = 512
+# Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
+LARGEST_COPY = 2**30
 _TRAINER = 80 << 20
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
@@ -86,6 +88,13 @@ def head_activations(shapes: Shapes, labels: int) -> int:
 def cache(shapes: Shapes, rows: int, length: int, size: int) -> int:
     """Keys and values of all layers while answers are generated; the layer that grows is there twice."""
     return 2 * (shapes.layers + 1) * rows * length * shapes.keys * size
+
+
+def packed_weights(shapes: Shapes, load: object) -> int:
+    """The copy of the linear layers, the head among them, that are not quantized."""
+    linear = shapes.linear_numbers if isinstance(load, LoadFull) else 0
+    copy = (linear + shapes.vocabulary * shapes.hidden) * precision(load)
+    return copy if copy <= LARGEST_COPY else 0
 
 
 def _inputs(shapes: Shapes, size: int) -> int:

@@ -168,6 +168,7 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
             rows = getattr(options, "batch_size", None) or options.count  # type: ignore[union-attr]
             fresh = options.max_new_tokens
             found["keys and values"] = parts.cache(shapes, rows, longest + fresh, size)
+            found["weights in another order"] = parts.packed_weights(shapes, job.load)
         else:
             continue
         # Nothing is kept for a backward pass: one layer at a time, and the logits.

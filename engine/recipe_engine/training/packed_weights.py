@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DTYPES = (torch.bfloat16, torch.float32)
-# A copy of the weights of a larger model could take memory that nobody counted.
-_LARGEST = 2**30
+LARGEST_COPY = 2**30
+"""Bytes; a larger model is not copied, as its copy would take more memory than it is worth."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def packed_weights(model: Any, rows: int) -> Iterator[None]:
         rows: of most products.
     """
     layers = [module for module in model.modules() if type(module) is torch.nn.Linear and _can_be_packed(module)]
-    if sum(layer.weight.numel() * layer.weight.element_size() for layer in layers) > _LARGEST:
+    if sum(layer.weight.numel() * layer.weight.element_size() for layer in layers) > LARGEST_COPY:
         layers = []
     try:
         for layer in layers:

@@ -37,7 +37,7 @@ def test_an_error_inside_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_large_model_gets_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_LARGEST", 1024)
+    monkeypatch.setattr(packing, "LARGEST_COPY", 1024)
     model = a_model(torch.float32)
     with packed_weights(model, rows=4):
         assert all("forward" not in vars(layer) for layer in model)
