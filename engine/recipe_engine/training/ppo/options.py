@@ -5,66 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from recipe_engine.options import Reward, option
+from recipe_engine.options import option
+from recipe_engine.training.on_policy import OnPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
-class TrainPpo:
+class TrainPpo(OnPolicy):
     """Proximal policy optimization: sampled answers that a reward likes become more likely (Schulman et al., 2017)."""
 
-    data: str = option("Data set of the prompts.", default="prompts", in_key=False)
-    reward: Reward | tuple[Reward, ...] = option(
-        "What judges the answers: a reward, or a list of rewards whose weighted sum counts.", min_items=1
-    )
-    epochs: int = option("Passes over the prompts.", default=1, minimum=1, unit="epochs")
-    max_steps: int | None = option(
-        "Stop after this many steps, where that is before the last epoch.", default=None, minimum=1, unit="steps"
-    )
     batch_size: int = option("Prompts of a step, each answered once.", default=16, minimum=1, unit="prompts")
     ppo_epochs: int = option("Passes over the answers of a step.", default=4, minimum=1, unit="passes")
-    minibatch_size: int | None = option(
-        "Answers of one optimizer step; all of the batch where left out.", default=None, minimum=1, unit="answers"
-    )
     micro_batch_tokens: int = option(
         "Tokens that are in memory at once, of at least one answer with its prompt; gradients are accumulated.",
         default=4096,
         minimum=1,
         unit="tokens",
     )
-    generation_size: int | None = option(
-        "Answers that are written at once; all of the batch where left out.", default=None, minimum=1, unit="answers"
-    )
     layout: Literal["auto", "padded"] = option(
         "How answers lie in memory while they are learned: auto is end to end without padding for every architecture "
         "that can keep them apart so, padded is side by side.",
         default="auto",
     )
-    max_new_tokens: int = option("Where an answer is cut.", default=64, minimum=1, unit="tokens")
-    min_new_tokens: int = option("Tokens before which no answer may end.", default=0, minimum=0, unit="tokens")
-    temperature: float = option(
-        "Answers are drawn from the model's distribution at this temperature, and all probabilities are meant at it.",
-        default=1.0,
-        above=0,
-    )
-    top_k: int = option("Draw from so many most likely tokens; 0 for all.", default=0, minimum=0, unit="tokens")
-    top_p: float = option(
-        "Draw from the fewest tokens that are together this likely; 1 for all.", default=1.0, above=0, maximum=1
-    )
-    learning_rate: float = option("Peak learning rate.", default=1e-5, above=0, maximum=1)
     value_learning_rate: float | None = option(
         "Peak learning rate of the value head; learning_rate where left out.", default=None, above=0, maximum=1
     )
-    schedule: Literal["linear", "cosine", "constant"] = option(
-        "Course of the learning rate after the warmup; linear and cosine end at 0.", default="linear"
-    )
-    warmup_steps: int = option("Steps in which the learning rate rises from 0.", default=0, minimum=0, unit="steps")
-    weight_decay: float = option("AdamW's decay; never on biases and norms.", default=0.0, minimum=0)
-    adam_beta1: float = option("AdamW's decay of the first moment.", default=0.9, minimum=0, below=1)
-    adam_beta2: float = option("AdamW's decay of the second moment.", default=0.999, minimum=0, below=1)
-    max_grad_norm: float = option("Gradients are scaled down to this norm; 0 for no clipping.", default=1.0, minimum=0)
     kl_coef: float = option(
         "What a nat of divergence from the reference costs in reward; the first value where kl_target is given.",
         default=0.05,
@@ -111,24 +78,10 @@ class TrainPpo:
     normalize_scores: bool = option(
         "Shift and scale scores by the mean and deviation of all scores so far.", default=False
     )
-    score_clip: float | None = option("Scores beyond this, on either side, count as this.", default=None, above=0)
-    missing_eos_penalty: float = option(
-        "Taken off the score of an answer that was cut instead of ending by itself.", default=0.0, minimum=0
-    )
     cut_answers: Literal["judge", "bootstrap"] = option(
         "What an answer that was cut is worth: judge takes its score as it stands; bootstrap leaves the score out and "
         "lets the value head say what would have followed (Pardo et al., 2018).",
         default="judge",
-    )
-    samples: int = option(
-        "Answers of each step that are kept in the run record.", default=2, minimum=0, in_key=False, unit="answers"
-    )
-    checkpoint_steps: int = option(
-        "Write a checkpoint each time after so many steps; a killed run goes on from the last one.",
-        default=10,
-        minimum=1,
-        in_key=False,
-        unit="steps",
     )
 
     @property
@@ -136,19 +89,13 @@ class TrainPpo:
         """Answers of one optimizer step."""
         return min(self.minibatch_size or self.batch_size, self.batch_size)
 
-    def data_sets(self) -> Mapping[str, str]:
-        """Role -> data set."""
-        return {"prompts": self.data}
-
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""
-        found = []
+        found = [*super().contradictions()]
         if self.batch_size % self.minibatch:
             found.append(("minibatch_size", f"it must divide batch_size, which is {self.batch_size}"))
         if self.minibatch_size is not None and self.minibatch_size > self.batch_size:
             found.append(("minibatch_size", f"it is more than batch_size, which is {self.batch_size}"))
-        if self.min_new_tokens > self.max_new_tokens:
-            found.append(("min_new_tokens", f"it is more than max_new_tokens, which is {self.max_new_tokens}"))
         if self.kl_target is not None and self.kl_coef == 0:
             found.append(("kl_target", "kl_coef is 0, and what is 0 stays 0"))
         if self.cut_answers == "bootstrap" and self.missing_eos_penalty:

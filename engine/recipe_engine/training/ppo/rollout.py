@@ -13,8 +13,7 @@ from recipe_engine.training.rows import Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recipe_engine.training.groups.options import Groups
-    from recipe_engine.training.ppo.options import TrainPpo
+    from recipe_engine.training.on_policy import OnPolicy
 
 
 def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
@@ -35,7 +34,7 @@ def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
 
 
 def write_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: TrainPpo | Groups
+    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: OnPolicy
 ) -> list[Answer]:
     """Sample an answer to each prompt.
 
