@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.training.prefixes import share_prefixes, whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
 
+    from recipe_engine.training.prefixes import Piece
     from recipe_engine.training.rows import Row
 
 IGNORE = -100
@@ -125,33 +128,53 @@ def collate(rows: Sequence[Row], pad: int, *, all_tokens: bool = False) -> dict[
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False) -> dict[str, Any]:
+def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False, shared: bool = False) -> dict[str, Any]:
     """Rows end to end in one sequence, without padding.
 
     Args:
         rows: the rows.
         all_tokens: learn the prompts too.
+        shared: what rows that follow each other begin with is there once, up to the last token before what is learned.
 
     Returns:
         ``input_ids``, ``position_ids`` and ``labels``, each (1, tokens of all rows), and ``segments``, which says where
         rows begin and end. Positions start anew in each row; labels are not shifted, and the first token of a row has
-        none, so that no row predicts the next.
+        none, so that no row predicts the next. Labels are in the order of the rows.
     """
     import torch
 
     from recipe_engine.training.packed_attention import SEGMENTS, Segments
 
-    input_ids = torch.tensor([token for row in rows for token in row.input_ids])
-    position_ids = torch.cat([torch.arange(len(row.input_ids)) for row in rows])
-    learned = position_ids > 0
-    if not all_tokens:
-        learned &= torch.tensor([flag for row in rows for flag in row.supervised])
+    texts = [row.input_ids for row in rows]
+    pieces = share_prefixes(texts, [_before_labels(row) for row in rows]) if shared and not all_tokens else whole(texts)
+    input_ids = torch.tensor([token for piece in pieces for token in piece.ids])
+    learned = torch.zeros(len(input_ids), dtype=torch.bool)
+    end = 0
+    for piece in pieces:
+        start, end = end, end + len(piece.ids)
+        if piece.row is not None:
+            supervised = rows[piece.row].supervised[piece.start :]
+            learned[start:end] = True if all_tokens else torch.tensor(supervised)
+            learned[start] = False
     return {
         "input_ids": input_ids[None],
-        "position_ids": position_ids[None],
+        "position_ids": positions(pieces)[None],
         "labels": input_ids.where(learned, IGNORE)[None],
-        SEGMENTS: Segments([len(row.input_ids) for row in rows]),
+        SEGMENTS: Segments.of(pieces),
     }
+
+
+def positions(pieces: Sequence[Piece]) -> torch.Tensor:
+    """Of each token in its row, (tokens of all pieces,)."""
+    import torch
+
+    return torch.cat([torch.arange(piece.start, piece.start + len(piece.ids)) for piece in pieces])
+
+
+def _before_labels(row: Row) -> int:
+    """Tokens that may be shared: all but the last one before the first label, whose state predicts that."""
+    first = next((at for at, flag in enumerate(row.supervised) if flag), len(row.supervised))
+    return max(first - 1, 0)
 
 
 def by_length(rows: Iterable[Sequence[int]], batch_size: int) -> list[list[int]]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.training.batches import IGNORE, by_length, collate, collate_packed
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.head import head_loss
 from recipe_engine.training.packed_attention import SEGMENTS, packed_attention
+from recipe_engine.training.prefixes import shares_on
+from recipe_engine.training.readout import summed_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,7 @@ def _packed_loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     hidden = packed_states(language_model, batch)[0]  # (total, width)
     targets = batch["labels"][0, 1:]
     predicting = (targets != IGNORE).nonzero()[:, 0]
-    return head_loss(language_model, hidden.index_select(0, predicting), targets.index_select(0, predicting))
+    return summed_loss(language_model, hidden.index_select(0, predicting), targets.index_select(0, predicting))
 
 
 def packed_states(language_model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
@@ -109,7 +110,9 @@ def mean_loss(
     with borrowed(model), attention, torch.no_grad():
         for positions in by_length([row.input_ids for row in rows], batch_size):
             chosen = [rows[position] for position in positions]
-            batch = on_device(collate_packed(chosen) if layout == "packed" else collate(chosen, pad), device)
+            shared = shares_on(device)
+            laid = collate_packed(chosen, shared=shared) if layout == "packed" else collate(chosen, pad)
+            batch = on_device(laid, device)
             total += label_loss(model, batch).item()
             tokens += int((batch["labels"] != IGNORE).sum())
             done += len(positions)

@@ -1,7 +1,8 @@
 """Attention within each row of a packed sequence, for every model that uses transformers' registry of functions.
 
-The rows of a micro-batch lie end to end in one sequence of shape (1, total). Each is attended to on its own: in plain
-products where it is short, which is faster on a CPU, and by PyTorch's fused attention where it is long.
+The rows of a micro-batch lie end to end in one sequence of shape (1, total), in pieces where several begin alike. Each
+piece attends to itself and to what its row begins with: in plain products where it is short, which is faster on a CPU,
+and by PyTorch's fused attention where it is long.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from recipe_engine.training.prefixes import Piece
+
 NAME = "recipe_packed"
 _IMPLEMENTATION = "_attn_implementation"  # where transformers' attention layers look it up
 SEGMENTS = "segments"
@@ -29,31 +32,51 @@ class Segments:
     """Where rows begin and end in a packed sequence; known to the host, so that no layer waits for a GPU.
 
     Args:
-        lengths: tokens of each row, in the order of the sequence.
+        lengths: tokens of each row, or of each piece of one, in the order of the sequence.
+        parents: for each piece the position of that with the tokens right before it; ``None`` where it begins a row.
+            Left out, each piece is a row.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int], parents: Sequence[int | None] | None = None) -> None:
         self.lengths = list(lengths)
+        self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
         self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
 
-    def mask(self, length: int, groups: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """What is added to the scores of a row: 0 where a token is seen, minus infinity elsewhere.
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> Segments:
+        """Those of rows that were cut into pieces."""
+        return cls([len(piece.ids) for piece in pieces], [piece.parent for piece in pieces])
+
+    def joined(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """For each piece its row up to its end.
 
         Args:
-            length: of the row.
+            parts: a tensor (…, tokens of the piece, width) for each piece.
+        """
+        found: list[torch.Tensor] = []
+        for part, parent in zip(parts, self.parents, strict=True):
+            found.append(part if parent is None else torch.cat([found[parent], part], dim=-2))
+        return found
+
+    def mask(self, shape: tuple[int, int], groups: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores of a piece: 0 where a token is seen, minus infinity elsewhere.
+
+        Args:
+            shape: tokens of the piece, and of its row up to its end.
             groups: query heads that share a key head.
             window: tokens that are seen, the own included; ``None`` for all before.
             like: has the device and dtype of the result.
 
         Returns:
-            (groups * length, length); made once for all layers.
+            (groups * tokens of the piece, tokens of its row); made once for all layers.
         """
-        key = (length, groups, window, like.dtype, like.device)
+        key = (shape, groups, window, like.dtype, like.device)
         if key not in self._masks:
-            hidden = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+            before = shape[1] - shape[0]
+            hidden = torch.ones(shape, dtype=torch.bool, device=like.device).triu(1 + before)
             if window is not None:
-                hidden |= torch.ones_like(hidden).tril(-window)
-            mask = torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+                hidden |= torch.ones_like(hidden).tril(before - window)
+            mask = torch.zeros(shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
             self._masks[key] = mask.repeat(groups, 1)
         return self._masks[key]
 
@@ -135,24 +158,25 @@ def attention_by_row(
     )
     # Slices would cost a whole zero-filled sequence each in the backward pass.
     queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
-    rows = zip(queries, keys, values, strict=True)
-    return torch.cat([_row(*row, form) for row in rows], dim=1), None
+    pieces = zip(queries, segments.joined(keys), segments.joined(values), strict=True)
+    return torch.cat([_piece(*piece, form) for piece in pieces], dim=1), None
 
 
-def _row(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form) -> torch.Tensor:
-    """(1, length, heads, width) of one row."""
-    length = query.shape[2]
-    window = form.window if form.window is not None and form.window < length else None
-    if form.softcap is not None or (length <= LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
+def _piece(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form) -> torch.Tensor:
+    """(1, length, heads, width) of one piece, whose keys and values are those of its row up to its end."""
+    shape = query.shape[2], key.shape[2]
+    window = form.window if form.window is not None and form.window < shape[1] else None
+    if form.softcap is not None or (shape[1] <= LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
         return _by_products(query, key, value, form, window)
-    mask = form.segments.mask(length, 1, window, query) if window is not None else None
+    is_causal = window is None and shape[0] == shape[1]
+    mask = None if is_causal else form.segments.mask(shape, 1, window, query)
     out = F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=mask,
         dropout_p=form.dropout,
-        is_causal=mask is None,
+        is_causal=is_causal,
         scale=form.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -170,7 +194,7 @@ def _by_products(
 ) -> torch.Tensor:
     _, heads, length, width = query.shape
     key_heads = key.shape[1]
-    mask = form.segments.mask(length, heads // key_heads, window, query)
+    mask = form.segments.mask((length, key.shape[2]), heads // key_heads, window, query)
     # Query heads that share a key head are further rows of its product.
     queries, keys = query.reshape(key_heads, -1, width), key[0].transpose(1, 2)
     if form.softcap is None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone 
 
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loop import Task, Trace, train_task
+from recipe_engine.training.prefixes import shares_on
 from recipe_engine.training.reward_model import lay, scores
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def train(
 
     def batch(positions: Sequence[int]) -> dict[str, Any]:
         chosen = [pairs[position] for position in positions]
-        return lay(_texts(chosen), pad, layout) | {_MARGINS: _margins(chosen)}
+        shared = shares_on(request.device)
+        return lay(_texts(chosen), pad, layout, shared=shared) | {_MARGINS: _margins(chosen)}
 
     def eval_loss() -> float:
         found = pair_scores(model, eval_pairs, pad, batch_size=options.micro_batch_size or options.rows)
@@ -74,8 +76,8 @@ class BradleyTerry:
         self._gaps: list[torch.Tensor] = []
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Summed over the pairs of a batch, whose better answers all come before the worse ones."""
-        chosen, rejected = model(batch).chunk(2)
+        """Summed over the pairs of a batch, whose better answers each come right before the worse ones."""
+        chosen, rejected = model(batch).view(-1, 2).T
         self._gaps.append((chosen - rejected).detach())
         return bradley_terry(chosen, rejected, batch[_MARGINS], self._centering).sum()
 
@@ -127,13 +129,13 @@ def pair_scores(
         progress: called with the finished and all answers.
     """
     found = scores(model, _texts(pairs), pad, batch_size=2 * batch_size, progress=progress)
-    chosen, rejected = torch.tensor(found, dtype=torch.float64).chunk(2)
+    chosen, rejected = torch.tensor(found, dtype=torch.float64).view(-1, 2).T
     return chosen, rejected
 
 
 def _texts(pairs: Sequence[Pair]) -> list[tuple[int, ...]]:
-    """The better answers, then the worse ones."""
-    return [pair.chosen.input_ids for pair in pairs] + [pair.rejected.input_ids for pair in pairs]
+    """Better and worse answers in turn, so that those to one prompt follow each other."""
+    return [answer.input_ids for pair in pairs for answer in (pair.chosen, pair.rejected)]
 
 
 def _margins(pairs: Sequence[Pair]) -> torch.Tensor:

@@ -10,11 +10,12 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.adapters import CONFIG_FILE, OWN_WEIGHTS_FILE, WEIGHTS_FILE, load_adapter_weights
-from recipe_engine.training.batches import by_length
+from recipe_engine.training.batches import by_length, positions
 from recipe_engine.training.borrow import borrowed
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loss import on_device, packed_states
 from recipe_engine.training.packed_attention import SEGMENTS, Segments, packed_attention
+from recipe_engine.training.prefixes import share_prefixes, shares_on, whole
 from recipe_engine.training.result import ResultWriter
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from recipe_engine.training.layout import Layout
 
+ENDS = "ends"
+"""Where a packed batch has the positions of its texts' last tokens."""
 HEAD = "score"
 """Name of the head in transformers' classes for sequence classification."""
 _HEAD_IN_PEFT = f"base_model.model.{HEAD}.weight"
@@ -82,8 +85,7 @@ class RewardModel(torch.nn.Module):
         """
         if SEGMENTS in batch:
             hidden = packed_states(self.plain, batch)[0]  # (total, width)
-            ends = torch.tensor(batch[SEGMENTS].lengths).cumsum(dim=0) - 1
-            return hidden[ends.to(hidden.device)]
+            return hidden[batch[ENDS]]
         mask = batch["attention_mask"]
         hidden = self.plain.base_model(
             input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
@@ -91,23 +93,29 @@ class RewardModel(torch.nn.Module):
         return hidden[torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1]
 
 
-def lay(texts: Sequence[Sequence[int]], pad: int, layout: Layout) -> dict[str, Any]:
+def lay(texts: Sequence[Sequence[int]], pad: int, layout: Layout, *, shared: bool = False) -> dict[str, Any]:
     """Texts as one batch.
 
     Args:
         texts: token ids of each.
         pad: id of the padding token; its value is never looked at again.
         layout: ``packed`` is end to end, within :func:`~recipe_engine.training.packed_attention.packed_attention`.
+        shared: what texts that follow each other begin with is there once, where they are packed.
 
     Returns:
-        ``input_ids``, with ``position_ids`` and where texts begin and end, (1, tokens of all texts) each; or with
-        ``attention_mask``, (texts, longest) each.
+        ``input_ids``, with ``position_ids`` and where texts begin and end, (1, tokens of all texts) each, and the
+        positions of their last tokens, (texts,); or with ``attention_mask``, (texts, longest) each.
     """
-    rows = [torch.tensor(text, dtype=torch.long) for text in texts]
     if layout == "packed":
-        positions = torch.cat([torch.arange(len(row)) for row in rows])
-        lengths = [len(row) for row in rows]
-        return {"input_ids": torch.cat(rows)[None], "position_ids": positions[None], SEGMENTS: Segments(lengths)}
+        pieces = share_prefixes(texts, [len(text) - 1 for text in texts]) if shared else whole(texts)
+        ends = torch.tensor([len(piece.ids) for piece in pieces]).cumsum(dim=0) - 1
+        return {
+            "input_ids": torch.tensor([token for piece in pieces for token in piece.ids])[None],
+            "position_ids": positions(pieces)[None],
+            ENDS: ends[[piece.row is not None for piece in pieces]],
+            SEGMENTS: Segments.of(pieces),
+        }
+    rows = [torch.tensor(text, dtype=torch.long) for text in texts]
     pad_to_longest = torch.nn.utils.rnn.pad_sequence
     return {
         "input_ids": pad_to_longest(rows, batch_first=True, padding_value=pad),
@@ -133,19 +141,19 @@ def scores(
         progress: called with the finished and all texts.
     """
     found = [0.0] * len(texts)
-    done, layout = 0, model.layout
-    device = model.score.weight.device
+    done, layout, device = 0, model.layout, model.score.weight.device
     with borrowed(model), torch.no_grad():
-        for positions in by_length(texts, batch_size):
-            batch = on_device(lay([texts[position] for position in positions], pad, layout), device)
+        for alike in by_length(texts, batch_size):
+            order = sorted(alike, key=lambda at: tuple(texts[at]))  # those that begin alike follow each other
+            batch = on_device(lay([texts[at] for at in order], pad, layout, shared=shares_on(device)), device)
             if layout == "packed":
                 with packed_attention(model.language_model):
                     values = model(batch)
             else:
                 values = model(batch)
-            for position, value in zip(positions, values.tolist(), strict=True):
-                found[position] = value
-            done += len(positions)
+            for at, value in zip(order, values.tolist(), strict=True):
+                found[at] = value
+            done += len(order)
             progress(done, len(texts))
     return found
 

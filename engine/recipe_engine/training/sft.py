@@ -8,6 +8,7 @@ from recipe_engine.training.batches import collate, collate_packed
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loop import Task, Trace, train_task
 from recipe_engine.training.loss import NextToken, mean_loss
+from recipe_engine.training.prefixes import shares_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def train(request: StageRequest, rows: Sequence[Row], eval_rows: Sequence[Row], 
     def batch(positions: Sequence[int]) -> dict[str, Any]:
         chosen = [rows[position] for position in positions]
         if layout == "packed":
-            return collate_packed(chosen, all_tokens=all_tokens)
+            return collate_packed(chosen, all_tokens=all_tokens, shared=shares_on(request.device))
         return collate(chosen, pad, all_tokens=all_tokens)
 
     def eval_loss() -> float:

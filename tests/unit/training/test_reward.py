@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,9 +116,9 @@ def test_the_first_loss_is_that_of_a_coin(trained: tuple[StageResult, Path]) -> 
 
 
 def test_what_is_right_becomes_more(trained: tuple[StageResult, Path]) -> None:
-    last = trained[0].facts["trace"][-1]
-    assert last["loss"] < 0.68  # ln 2, 0.693, is that of a model that tells nothing apart
-    assert last["margin"] > 0.05
+    *_, last = later = trained[0].facts["trace"][1:]
+    assert fmean(step["loss"] for step in later) < 0.68  # ln 2, 0.693, is that of a model that tells nothing apart
+    assert fmean(step["margin"] for step in later) > 0.05
     assert trained[0].metrics == {name: last[name] for name in ("loss", "accuracy", "margin")}
 
 
@@ -298,10 +299,10 @@ def test_how_a_model_judges_by_hand(tmp_path: Path, llama: Path, data: dict[str,
 def test_numbers_are_those_of_one_step() -> None:
     objective = BradleyTerry(0.0)
     batch = {"margins": torch.zeros(2)}
-    objective.loss(lambda _batch: torch.tensor([1.0, 2.0, 0.0, 3.0]), batch)
-    objective.loss(lambda _batch: torch.tensor([4.0, 4.0, 0.0, 0.0]), batch)
+    objective.loss(lambda _batch: torch.tensor([1.0, 0.0, 2.0, 3.0]), batch)
+    objective.loss(lambda _batch: torch.tensor([4.0, 0.0, 4.0, 0.0]), batch)
     assert objective.numbers() == {"accuracy": 0.75, "margin": 2.0}
-    objective.loss(lambda _batch: torch.tensor([0.0, 0.0, 1.0, 1.0]), batch)
+    objective.loss(lambda _batch: torch.tensor([0.0, 1.0, 0.0, 1.0]), batch)
     assert objective.numbers() == {"accuracy": 0.0, "margin": -1.0}
 
 

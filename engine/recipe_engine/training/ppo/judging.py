@@ -23,8 +23,8 @@ from recipe_engine.training.ppo.advantages import (
 )
 from recipe_engine.training.ppo.objective import Experience
 from recipe_engine.training.ppo.policy import collate_answers, hidden_states
-from recipe_engine.training.ppo.readout import Head, read
 from recipe_engine.training.ppo.rollout import as_row
+from recipe_engine.training.readout import Head, read
 
 if TYPE_CHECKING:
     from recipe_engine.training.layout import Layout
@@ -114,7 +114,11 @@ def view(policy: Policy, reference: Reference, answers: Sequence[Answer], memory
         own = [_own_view(policy, batch, temperature) for batch in batches]
         with reference.at_hand(memory.layout) as model:
             head = Head.of(model, temperature)
-            other = [read(head, hidden_states(model, batch)[batch.predicting], batch.targets)[0] for batch in batches]
+            states = [hidden_states(model, batch)[batch.predicting] for batch in batches]
+            other = [
+                read(head, predicting, batch.targets, entropy=False)[0]
+                for predicting, batch in zip(states, batches, strict=True)
+            ]
     log_probs, entropies, values, after = (torch.cat(parts) for parts in zip(*own, strict=True))
     return Views(log_probs, torch.cat(other), entropies, values, after)
 
@@ -122,7 +126,7 @@ def view(policy: Policy, reference: Reference, answers: Sequence[Answer], memory
 def _own_view(policy: Policy, batch: Batch, temperature: float) -> tuple[torch.Tensor, ...]:
     states = hidden_states(policy.model, batch)
     chosen = states[batch.predicting]
-    log_probs, entropies = read(Head.of(policy.model, temperature), chosen, batch.targets)
+    log_probs, entropies = read(Head.of(policy.model, temperature), chosen, batch.targets, entropy=True)
     return log_probs, entropies, policy.values(chosen), policy.values(states[batch.last])
 
 

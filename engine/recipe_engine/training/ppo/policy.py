@@ -14,6 +14,7 @@ from recipe_engine.training.adapters import ADAPTER
 from recipe_engine.training.batches import IGNORE, collate, collate_packed
 from recipe_engine.training.loss import on_device
 from recipe_engine.training.packed_attention import packed_attention
+from recipe_engine.training.prefixes import shares_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ def collate_answers(rows: Sequence[Row], layout: Layout, pad: int, device: Any) 
         pad: id of the padding token.
         device: where it goes.
     """
-    batch = collate_packed(rows) if layout == "packed" else collate(rows, pad)
+    batch = collate_packed(rows, shared=shares_on(device)) if layout == "packed" else collate(rows, pad)
     labels = batch.pop("labels")
     predicting = (F.pad(labels[:, 1:], (0, 1), value=IGNORE) != IGNORE).flatten().nonzero()[:, 0]
     lengths = torch.tensor([sum(row.supervised) for row in rows])

@@ -20,7 +20,7 @@ from recipe_engine.training.ppo.objective import (
     value_terms,
 )
 from recipe_engine.training.ppo.policy import hidden_states
-from recipe_engine.training.ppo.readout import Head, learn
+from recipe_engine.training.readout import Head, learn
 from recipe_engine.training.trainer import decay_groups
 
 if TYPE_CHECKING:

@@ -51,13 +51,14 @@ class Head:
             yield slice(start, min(start + self.at_once, positions))
 
 
-def read(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def read(head: Head, states: torch.Tensor, tokens: torch.Tensor, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """What a model thinks of tokens; without a gradient.
 
     Args:
         head: of the model.
         states: hidden states of the positions that predict, (tokens, width).
         tokens: what came there, (tokens,).
+        entropy: whether entropies are wanted; without, they are given as 0.
 
     Returns:
         Log-probability of each token and entropy of its distribution, both in nats, (tokens,), in float32 or wider.
@@ -65,9 +66,8 @@ def read(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.
     found = []
     with torch.no_grad():
         for span in head.spans(len(tokens)):
-            log_probs = _log_probs(head, head.project(states[span]))
-            chosen = log_probs.gather(1, tokens[span, None])[:, 0]
-            found.append((chosen, _entropies(log_probs, log_probs.exp())))
+            chunk = _Chunk.of(head, head.project(states[span]), tokens[span], entropy=entropy)
+            found.append((chunk.chosen, chunk.entropies))
     chosen, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
     return chosen, entropies
 
@@ -91,17 +91,61 @@ def learn(
     return found
 
 
-def _log_probs(head: Head, logits: torch.Tensor) -> torch.Tensor:
-    """Of every token, (positions, vocabulary), in a tensor of its own, which may be changed in place."""
-    wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-    if head.temperature != 1.0:
-        wide /= head.temperature
-    wide -= wide.logsumexp(dim=1, keepdim=True)
-    return wide
+def summed_loss(model: Any, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of tokens, in nats, with its gradient where gradients are wanted.
+
+    Args:
+        model: a causal language model of transformers, or a PEFT model around one.
+        states: hidden states of the positions that predict, (tokens, width).
+        tokens: what came there, (tokens,).
+
+    Returns:
+        A scalar in float32 or wider.
+    """
+    head = Head.of(model, temperature=1.0)
+    if not torch.is_grad_enabled():
+        return -read(head, states, tokens, entropy=False)[0].sum()
+    return learn(head, states, tokens, lambda log_probs, _entropies, _span: -log_probs.sum(), entropy=False)[0]
 
 
-def _entropies(log_probs: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
-    return -torch.linalg.vecdot(probs, log_probs)
+@dataclass(slots=True)
+class _Chunk:
+    """The distributions of some positions; its tensors are its own and may be changed in place.
+
+    Attributes:
+        chosen: log-probability of the token that came there, (positions,).
+        weights: e^x with the largest x of each position taken off all, (positions, vocabulary).
+        total: their sums, (positions, 1).
+        log_probs: of every token, (positions, vocabulary); ``None`` where nobody asks for entropies.
+    """
+
+    chosen: torch.Tensor
+    weights: torch.Tensor
+    total: torch.Tensor
+    log_probs: torch.Tensor | None
+
+    @classmethod
+    def of(cls, head: Head, logits: torch.Tensor, tokens: torch.Tensor, *, entropy: bool) -> _Chunk:
+        """Of logits (positions, vocabulary), and the tokens that came there."""
+        # Further tensors of this size would cost more than what is computed of them, so one is gone over in place.
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+        if head.temperature != 1.0:
+            wide /= head.temperature
+        wide -= wide.amax(dim=1, keepdim=True)
+        chosen = wide.gather(1, tokens[:, None])
+        log_probs = wide.clone() if entropy else None
+        weights = wide.exp_()
+        total = weights.sum(dim=1, keepdim=True)
+        if log_probs is not None:
+            log_probs -= total.log()
+        return cls((chosen - total.log())[:, 0], weights, total, log_probs)
+
+    @property
+    def entropies(self) -> torch.Tensor:
+        """Of the distributions, in nats, (positions,); 0 where nobody asks for them."""
+        if self.log_probs is None:
+            return torch.zeros_like(self.chosen)
+        return -torch.linalg.vecdot(self.weights, self.log_probs) / self.total[:, 0]
 
 
 class _Chunked(torch.autograd.Function):
@@ -160,19 +204,17 @@ def _chunk(
     entropy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss, log-probabilities of the tokens (positions,), and gradient of the logits (positions, vocabulary)."""
-    log_probs = _log_probs(head, logits)
-    probs = log_probs.exp() if entropy else None
-    chosen = log_probs.gather(1, tokens[:, None])[:, 0].requires_grad_()
-    entropies = (torch.zeros_like(chosen) if probs is None else _entropies(log_probs, probs)).requires_grad_()
+    chunk = _Chunk.of(head, logits, tokens, entropy=entropy)
+    chosen, entropies = chunk.chosen.requires_grad_(), chunk.entropies.requires_grad_()
     with torch.enable_grad():
         loss = objective(chosen, entropies)
-    of_chosen, of_entropies = torch.autograd.grad(loss, [chosen, entropies], materialize_grads=True)
-    of_chosen = of_chosen / head.temperature
-    if probs is None:
-        gradient = log_probs.exp_().mul_(-of_chosen[:, None])
+    gradients = torch.autograd.grad(loss, [chosen, entropies], materialize_grads=True)
+    of_chosen, of_entropies = (found[:, None] / head.temperature for found in gradients)
+    gradient = chunk.weights
+    if chunk.log_probs is None:
+        gradient *= -of_chosen / chunk.total
     else:
-        of_entropies = of_entropies / head.temperature
-        gradient = log_probs.add_(entropies.detach()[:, None]).mul_(of_entropies[:, None])
-        gradient = gradient.add_(of_chosen[:, None]).mul_(probs).neg_()
-    gradient[torch.arange(len(tokens), device=tokens.device), tokens] += of_chosen
+        chunk.log_probs.add_(entropies.detach()[:, None]).mul_(of_entropies).add_(of_chosen)
+        gradient.mul_(chunk.log_probs).div_(-chunk.total)
+    gradient.scatter_add_(1, tokens[:, None], of_chosen)
     return loss.detach(), chosen.detach(), gradient.to(logits.dtype)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests import tiny
 
-from recipe_engine.training.ppo.readout import Head, learn, read
+from recipe_engine.training.readout import Head, learn, read
 
 TOKENS, WIDTH = 11, tiny.HIDDEN
 TEMPERATURE = 0.7
@@ -40,7 +40,7 @@ def textbook(head: Head, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def test_read_is_the_textbook(head: Head, states: torch.Tensor) -> None:
-    for found, expected in zip(read(head, states, TARGETS), textbook(head, states), strict=True):
+    for found, expected in zip(read(head, states, TARGETS, entropy=True), textbook(head, states), strict=True):
         torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-12)
         assert not found.requires_grad
 
@@ -64,7 +64,7 @@ def test_the_gradient_is_the_textbook(head: Head, states: torch.Tensor, entropy:
 
 
 def test_chunks_make_no_difference(head: Head, states: torch.Tensor) -> None:
-    whole, cut = (read(replace(head, at_once=size), states, TARGETS) for size in (TOKENS, 3))
+    whole, cut = (read(replace(head, at_once=size), states, TARGETS, entropy=True) for size in (TOKENS, 3))
     for one, other in zip(whole, cut, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
@@ -72,7 +72,7 @@ def test_chunks_make_no_difference(head: Head, states: torch.Tensor) -> None:
 def test_half_precision_is_read_in_float32(llama: Path) -> None:
     model = tiny.load_model(llama, "bfloat16")
     states = torch.randn(TOKENS, WIDTH, dtype=torch.bfloat16)
-    log_probs, entropies = read(Head.of(model, 1.0), states, TARGETS)
+    log_probs, entropies = read(Head.of(model, 1.0), states, TARGETS, entropy=True)
     expected = model.lm_head(states).float().log_softmax(-1)[torch.arange(TOKENS), TARGETS]
     assert log_probs.dtype == entropies.dtype == torch.float32
     torch.testing.assert_close(log_probs, expected)
