@@ -1,11 +1,13 @@
 """Ways to fine-tune the bench's model, each in a process of its own: a line of input asks for one measurement.
 
-``python -m tests.bench.stacks NAME FOLDER KIND`` answers each line with the CPU seconds of one epoch of 32 rows in two
-steps. All stacks train the same model on the same rows, with LoRA of rank 16 and dropout 0.05 on every linear layer.
+``python -m tests.bench.stacks NAME FOLDER KIND`` answers each line with the tokens of 32 rows, prompts included and
+padding not, for each CPU second of one epoch over them in two steps. All stacks train the same model on the same rows,
+with LoRA of rank 16 and dropout 0.05 on every linear layer.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -22,6 +25,7 @@ import torch
 from tests import tiny
 
 LONGEST, BATCH, ROWS, PAD = 512, 16, 32, 0
+EVENTS, SYSTEM = Path("recipes/data/events.train.jsonl"), "Extract the event as JSON."
 SHAPE: dict[str, Any] = {
     "vocab_size": 16384,
     "hidden_size": 512,
@@ -51,8 +55,8 @@ class Job:
     seed: int
 
 
-def lengths(kind: str) -> list[int]:
-    """Tokens of each row, without chance.
+def _lengths(kind: str) -> list[int]:
+    """Tokens of each random row, without chance.
 
     Args:
         kind: ``skewed``, with 89 tokens at the median and 137 on average, or ``uniform`` from 66 to 206.
@@ -64,10 +68,34 @@ def lengths(kind: str) -> list[int]:
     return [min(max(round(math.exp(spread.inv_cdf(share))), 8), LONGEST) for share in shares]
 
 
-def token_rows(kind: str) -> Data:
-    """Rows of random tokens, the first half of each its prompt."""
+def token_rows(kind: str, folder: Path) -> Data:
+    """The rows of a kind.
+
+    Args:
+        kind: of :func:`_lengths`, of random tokens, the first half of each its prompt; or ``events``, the first rows
+            that the quickstart learns from.
+        folder: of the base model, with its tokenizer.
+    """
+    if kind == "events":
+        return _events(folder)
     chance = np.random.default_rng(0)
-    return [(chance.integers(3, SHAPE["vocab_size"], length).tolist(), length // 2) for length in lengths(kind)]
+    return [(chance.integers(3, SHAPE["vocab_size"], length).tolist(), length // 2) for length in _lengths(kind)]
+
+
+def _events(folder: Path) -> Data:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows: Data = []
+    with EVENTS.open(encoding="utf-8") as lines:
+        for line in islice(lines, ROWS):
+            event = json.loads(line)
+            chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": event["prompt"]}]
+            prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            whole = f"{prompt}{event['completion']}{tokenizer.eos_token}"
+            asked, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, whole))
+            rows.append((ids, len(asked)))
+    return rows
 
 
 def write_model(folder: Path) -> None:
@@ -264,8 +292,10 @@ def main() -> None:
     name, folder, kind = sys.argv[1:]
     torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr  # what trainers print is no answer
+    rows = token_rows(kind, Path(folder))
     for seed, _ in enumerate(sys.stdin):
-        print(STACKS[name](Job(Path(folder), token_rows(kind), seed)), file=answers, flush=True)
+        seconds = STACKS[name](Job(Path(folder), rows, seed))
+        print(sum(len(ids) for ids, _ in rows) / seconds, file=answers, flush=True)
 
 
 if __name__ == "__main__":

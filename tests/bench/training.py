@@ -1,4 +1,4 @@
-"""Training against what people use: useful tokens for each CPU second of one core, on a Llama of 34M parameters.
+"""Training against what people use, on a Llama of 34M parameters and on SmolLM2-135M: useful tokens a CPU second.
 
 Both sides of a comparison live through all of its runs, in a process of their own each, and are measured in turn.
 ``python -m tests.bench.training NAME…`` measures some of them alone.
@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.measure import Comparison, alternate
-from tests.bench.stacks import lengths, write_model
+from tests.bench.stacks import write_model
+from tests.bench.startup import base_folder
 
 from recipe_engine.lock import Hardware
 from recipe_engine.runners.process import worker_environment
@@ -25,6 +26,7 @@ ROWS = {
     "sft-textbook": ("textbook", "skewed", "train.sft / padding to 512 in float32, transformers' Trainer"),
     "sft-textbook-uniform": ("textbook", "uniform", "the same with rows of 66 to 206 tokens"),
     "sft-trl-default": ("trl-default", "skewed", "train.sft / TRL's SFTTrainer as it comes"),
+    "sft-smollm2": ("trl-default", "events", "the same, on SmolLM2-135M and the quickstart's rows"),
     "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, bfloat16, no checkpointing"),
     "lora-step": ("packed-peft", "skewed", "train.sft / the same loop with PEFT's own products"),
     "lora-floor": ("no-adapters", "skewed", "train.sft / the same loop with adapters that are never multiplied"),
@@ -52,7 +54,6 @@ class Stack:
             env=environment,
             text=True,
         )
-        self._tokens = sum(lengths(kind))
 
     def __call__(self) -> float:
         """Useful tokens for each CPU second.
@@ -67,7 +68,7 @@ class Stack:
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
-        return self._tokens / float(answer)
+        return float(answer)
 
     def close(self) -> None:
         """End the process."""
@@ -92,7 +93,8 @@ def compare(*names: str) -> Iterator[Comparison]:
         write_model(Path(folder))
         for name in names or ROWS:
             peer, kind, what = ROWS[name]
-            with stacks(Path(folder), kind, "ours", peer) as (ours, theirs):
+            base = base_folder() if kind == "events" else Path(folder)
+            with stacks(base, kind, "ours", peer) as (ours, theirs):
                 yield alternate(name, what, ours, theirs, UNIT)
 
 
