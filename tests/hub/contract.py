@@ -95,6 +95,10 @@ class _Handler(FaultyHandler):
     hub: ContractHub
 
     def route(self) -> None:
+        if "Authorization" in self.headers and self._account is None:
+            # Whatever is asked: a token that is wrong or has expired is worth less than none.
+            self.fail(401, message="Invalid credentials in Authorization header")
+            return
         routes = (
             (r"POST /api/repos/create", self._create),
             (r"POST /api/validate-yaml", self._validate),

@@ -15,6 +15,7 @@ _BAD_REQUEST = 400
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _WAITS_SECONDS = (1, 2, 4, 8)
 _LONGEST_WAIT_SECONDS = 300
+_SILENCE = frozenset({"ConnectError", "ConnectTimeout", "ReadTimeout"})
 
 
 def open_client(token: str | None) -> Any:
@@ -55,18 +56,19 @@ def card_problems(client: Any, text: str) -> list[str]:
     return found or ["the Hub does not say why"]
 
 
-def patiently(action: Callable[[], T], say: Callable[[str], None]) -> T:
+def patiently(action: Callable[[], T], say: Callable[[str], None], *, silence: bool = True) -> T:
     """What an action gives; it is tried again while the Hub is busy or the connection is lost.
 
     Args:
         action: asks the Hub, and may do so twice.
         say: called with a line for the person who waits.
+        silence: whether to try again where nobody answers at all.
     """
     for attempt in range(len(_WAITS_SECONDS)):
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or not (silence or _answered(error)):
                 raise
             wait_after(error, attempt, say)
     return action()
@@ -97,6 +99,11 @@ def is_transient(error: BaseException) -> bool:
     # The page of a gateway, where JSON should be, is no answer of the Hub's.
     lost = (errors.HTTPError, json.JSONDecodeError)
     return any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether there was somebody at the other end."""
+    return not any(type(cause).__name__ in _SILENCE for cause in _causes(error))
 
 
 def trouble(error: BaseException) -> str:
