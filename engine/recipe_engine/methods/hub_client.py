@@ -114,7 +114,10 @@ def trouble(error: BaseException) -> str:
     if status is not None:
         return f"the Hub answered with status {status}"
     lost = [cause for cause in _causes(error) if isinstance(cause, errors.HTTPError)]
-    return f"the Hub cannot be reached ({type(lost[-1]).__name__})" if lost else type(error).__name__
+    if lost:
+        return f"the Hub cannot be reached ({type(lost[-1]).__name__})"
+    reasons = (getattr(cause, "strerror", None) for cause in _causes(error))  # of a disk that is full
+    return next(filter(None, reasons), type(error).__name__)
 
 
 def status_of(error: BaseException) -> int | None:
