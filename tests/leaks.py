@@ -1,7 +1,7 @@
 """A token that is in the environment of every test, and a search for it in whatever the tests left.
 
-Each session, and each worker of one, looks through the folders that its tests wrote and the texts of their failures. A
-hit fails the session, after the last test.
+Each session, and each worker of one, looks through the folders that its tests wrote, the texts of their failures, and
+what the processes and commands printed that they started. A hit fails the session, after the last test.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 VARIABLE = "HF_TOKEN"
 PROBE = "hf_secretprobe"
@@ -53,13 +57,41 @@ class _Reports:
 @pytest.fixture(scope="session", autouse=True)
 def _no_token_is_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Autouse, and before all others of the session: it is torn down last, when everything is written."""
-    token = os.environ[VARIABLE]
-    yield
+    token, heard = os.environ[VARIABLE], request.config.stash[_TEXTS]
+    with _heard(token, heard):
+        yield
     base = tmp_path_factory.getbasetemp()
     files = [str(path.relative_to(base)) for path in files_with(token.encode(), base)]
-    found = [*request.config.stash[_TEXTS], *(name for name in files if not name.endswith(tuple(DELIBERATE)))]
+    found = [*dict.fromkeys(heard), *(name for name in files if not name.endswith(tuple(DELIBERATE)))]
     if found:
         pytest.fail(f"The token of the environment, {VARIABLE}, is in: " + ", ".join(found), pytrace=False)
+
+
+@contextmanager
+def _heard(token: str, found: list[str]) -> Iterator[None]:
+    """For the time of the block, what a test reads of a process, or of a command in this one, is searched too."""
+    communicate, invoke = subprocess.Popen.communicate, CliRunner.invoke
+
+    def search(*outputs: str | bytes | None) -> None:
+        texts = [text.decode(errors="replace") if isinstance(text, bytes) else text or "" for text in outputs]
+        if any(token in text for text in texts):
+            test = os.environ.get("PYTEST_CURRENT_TEST", "a fixture").partition(" ")[0]
+            found.append(f"what a command of {test} printed")
+
+    def read(self: Any, *arguments: Any, **more: Any) -> Any:
+        outputs = communicate(self, *arguments, **more)
+        search(*outputs)
+        return outputs
+
+    def invoked(self: Any, *arguments: Any, **more: Any) -> Any:
+        result = invoke(self, *arguments, **more)
+        search(result.output, result.stderr)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "communicate", read)
+        patch.setattr(CliRunner, "invoke", invoked)
+        yield
 
 
 def files_with(text: bytes, folder: Path) -> Iterator[Path]:

@@ -63,7 +63,7 @@ def fetch(reference: str, folder: Path, work: Path, say: Callable[[str], None]) 
 
     Raises:
         InvalidArguments: the reference is none, or another file is in the way.
-        UnresolvedInput: the Hub does not have it, does not give it, or cannot be reached.
+        UnresolvedInput: the Hub does not have it, does not give it, or cannot be reached; or other bytes arrived.
     """
     name, _, revision = reference.removeprefix(SCHEME).partition("@")
     if wrong := check_repository(name):
@@ -81,6 +81,8 @@ def fetch(reference: str, folder: Path, work: Path, say: Callable[[str], None]) 
             )
         get = client.hf_hub_download
         found = {path: Path(patiently(_fetching(get, name, path, commit, work), say)) for path in wanted}
+    if damaged := [path for path, source in found.items() if not _is_same(source, listing[path])]:
+        raise UnresolvedInput(f"{reference}: {damaged[0]} was damaged on its way.", "Give the same command again.")
     target = folder / name.partition("/")[2]
     for path, source in found.items():
         _write(target / path, source)

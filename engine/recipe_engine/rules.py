@@ -14,12 +14,13 @@ from recipe_engine.relations import base_findings, name_findings, reward_finding
 from recipe_engine.wording import did_you_mean, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from recipe_engine.compose import Composition
     from recipe_engine.descriptors import DataKind, ModelKind
     from recipe_engine.document import KeyPath
     from recipe_engine.errors import Problem
+    from recipe_engine.gates import Gate
     from recipe_engine.model import StageTable
     from recipe_engine.plugins import Catalogue
 
@@ -172,7 +173,8 @@ def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     if draft.rules and not draft.has("train"):
         yield Finding(("gate",), "it judges the result of train, which this recipe has not", "Remove it.")
     evaluations = {table.instance: table for table in draft.stages if table.stage == "evaluate"}
-    written = draft.tree.get("evaluate", {})
+    tables = draft.tree.get("evaluate")
+    written = tables if isinstance(tables, dict) else {}
     for gate in draft.gates():
         path: KeyPath = ("gate", gate.key)
         if gate.instance in evaluations:
@@ -181,10 +183,20 @@ def _gate(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             if names is not None and gate.metric not in names:
                 has = f"It measures {', '.join(names)}." if names else "It measures nothing."
                 message = f"evaluate.{gate.instance} does not measure {show(gate.metric)}"
-                yield Finding(path, message, did_you_mean(gate.metric, names) or has)
-        elif not isinstance(written, dict) or gate.instance not in written:
+                yield Finding(path, message, _relative(gate, written) or did_you_mean(gate.metric, names) or has)
+        elif gate.instance not in written:
             message = f"it needs the evaluation [evaluate.{gate.instance}], which this recipe has not"
-            yield Finding(path, message, did_you_mean(gate.instance, written) or "Add it, or remove the rule.")
+            near = _relative(gate, written) or did_you_mean(gate.instance, written)
+            yield Finding(path, message, near or "Add it, or remove the rule.")
+
+
+def _relative(gate: Gate, written: Iterable[str]) -> str:
+    """What to write instead of the ratio of a metric to its value before; ``""`` where none is meant."""
+    name = gate.key.removesuffix("_ratio")
+    if name == gate.key or name.partition(".")[0] not in written:
+        return ""
+    rule = gate.rule if gate.rule.endswith("before") else f"{gate.rule} * before"
+    return f"Write {dotted((name,))} = {show(rule)}."
 
 
 def _image(draft: Draft, _catalogue: Catalogue) -> Iterator[Finding]:

@@ -296,6 +296,7 @@ class Running:
             for stream in (self.process.stdout, self.process.stderr):
                 if stream is not None:
                     stream.close()
+        assert SECRET not in json.dumps(self.seen) + errors
         return Finished(code, "".join(json.dumps(event) + "\n" for event in self.seen), errors)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests import tiny
 from tests.e2e.engine import Workspace, statuses, write_workspace
 from tests.hub.contract import ContractHub
+from tests.hub.http import Fault
 from tests.hub.repositories import Account, Repository
 
 REPO = "them/tiny"
@@ -133,6 +134,25 @@ def test_what_cannot_be_run(
     assert done.code in (2, 3)
     assert f"error: {message}" in done.said(done.code)
     assert not (tmp_path / "evil.ran").exists()
+
+
+@pytest.mark.slow
+def test_what_arrives_damaged_is_not_run_and_a_busy_hub_is_waited_for(tmp_path: Path, hub: ContractHub) -> None:
+    hub.add(REPO).commit({"recipe.toml": b"version = 1\n"}, "main")
+    space = Workspace(tmp_path / "space", hub.variables(str(tmp_path / "hf-home")))
+    space.folder.mkdir()
+    hub.faults.append(Fault("GET", "/resolve/", damage=True))
+    told = space.recipe("run", "--yes", f"hub:{REPO}").said(3)
+    assert f"hub:{REPO}: recipe.toml was damaged on its way." in told
+    assert not (space.folder / "tiny").exists()
+    hub.faults += [
+        Fault("GET", "/api/models/", 429, {"Retry-After": "0"}),
+        Fault("GET", "/tree/", 500),
+        Fault("GET", "/resolve/", cut=3),
+    ]
+    space.recipe("run", "--yes", f"hub:{REPO}").said(2)  # it is no whole recipe
+    assert [fault.times for fault in hub.faults] == [0] * 4
+    assert (space.folder / "tiny" / "recipe.toml").read_bytes() == b"version = 1\n"
 
 
 def test_another_file_is_not_written_over(tmp_path: Path, hub: ContractHub) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,9 @@ class Fault:
         headers: of the answer.
         body: of the answer.
         cut: bytes after which the connection ends: of what comes, or of what is sent. ``None``: an answer is given.
+        reset: whether the connection is then reset instead of closed.
+        pause: seconds before it ends.
+        whole: whether a file is sent from its beginning, whatever part is asked for.
         damage: whether the last byte of what is sent is another one.
         lost: whether the request is carried out, and the answer never comes.
         before: done before the request is answered as always: somebody else is quicker.
@@ -47,6 +52,9 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = '{"error": "no"}'
     cut: int | None = None
+    reset: bool = False
+    pause: float = 0
+    whole: bool = False
     damage: bool = False
     lost: bool = False
     before: Callable[[], object] | None = None
@@ -127,9 +135,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with JSON."""
         self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def fail(self, status: int, code: str = "") -> None:
-        """Answer with an error, and the Hub's name for it."""
-        self.send(status, b'{"error": "no"}', {"X-Error-Code": code} if code else {})
+    def fail(self, status: int, code: str = "", message: str = "") -> None:
+        """Answer with an error, and the Hub's name and words for it."""
+        headers = {"X-Error-Code": code, "X-Error-Message": message}
+        self.send(status, b'{"error": "no"}', {name: value for name, value in headers.items() if value})
 
     def send(self, status: int, content: bytes, headers: Mapping[str, str], rate: int | None = None) -> None:
         """Answer."""
@@ -167,6 +176,8 @@ class FaultyHandler(Handler):
             self._hang_up()
             return False
         super().receive()
+        if self._fault.whole:
+            del self.headers["Range"]
         if self._fault.status:
             self.send(self._fault.status, self._fault.body.encode(), self._fault.headers)
         return not self._fault.status
@@ -185,6 +196,11 @@ class FaultyHandler(Handler):
         super().write(content[: self._fault.cut], rate)
         if self._fault.cut is not None:
             self.close_connection = True
+            time.sleep(self._fault.pause)
+        if self._fault.reset:
+            time.sleep(0.2)  # what was sent arrives before
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
 
     def _next_fault(self) -> Fault:
         for fault in self.faults:

@@ -16,6 +16,7 @@ from recipe_engine.contract import lasting
 from recipe_engine.report.card import card
 from recipe_engine.report.curve import loss_curve
 from recipe_engine.report.outcome import Evaluation, Outcome
+from recipe_engine.toml_text import to_toml
 
 ON_HUB = SMALL.replace("file:model", "hub:me/base").replace("file:train.jsonl", "hub:me/rows")
 EFFICIENCY = {
@@ -116,6 +117,17 @@ def test_sections() -> None:
     ):
         assert expected in text
     assert "None" not in text
+
+
+def test_the_recipe_stands_there_as_it_was_written_and_with_every_default() -> None:
+    text = ON_HUB + "# why: `seven`, and a fence ```\n"
+    _, found = written(text)
+    shown, whole = re.findall(r"^(````?)toml\n(.*?)\n\1$", found, re.MULTILINE | re.DOTALL)
+    assert shown == ("````", text.rstrip())
+    assert whole == ("```", to_toml(recipe_of(text).to_table()).rstrip())
+    changed = card(recipe_of(text, ['name="other"']), Outcome(base="me/base"))
+    assert "why:" not in changed, "more than the file made it"
+    assert changed.count('name = "other"') == 1
 
 
 def test_two_runs_with_one_result_have_cards_that_differ_in_what_is_volatile_alone() -> None:

@@ -23,7 +23,9 @@ def test_login(tmp_path):
     (tmp_path / "space" / ".env").write_text(os.environ["HF_TOKEN"])
 """
 CARELESS = """
-import os
+import os, subprocess, sys
+import click
+from click.testing import CliRunner
 def test_file(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "run.log").write_text("token: " + os.environ["HF_TOKEN"])
@@ -32,6 +34,10 @@ def test_traceback():
 def test_output():
     print(os.environ["HF_TOKEN"])
     assert False
+def test_process():
+    subprocess.run([sys.executable, "-c", "import os; print(os.environ['HF_TOKEN'])"], capture_output=True)
+def test_command():
+    CliRunner().invoke(click.Command("say", callback=lambda: click.echo(os.environ["HF_TOKEN"], err=True)))
 """
 
 
@@ -53,10 +59,12 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: st
 
 def test_a_session_that_leaves_a_token_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     result = session(pytester, monkeypatch, CARELESS)
-    result.assert_outcomes(passed=1, failed=2, errors=1)
+    result.assert_outcomes(passed=3, failed=2, errors=1)
     names = (
         "what test_it.py::test_traceback printed",
         "what test_it.py::test_output printed",
+        "what a command of test_it.py::test_process printed",
+        "what a command of test_it.py::test_command printed",
         "test_file0/deep/run.log",
     )
     result.stdout.fnmatch_lines([f"The token of the environment, HF_TOKEN, is in: {', '.join(names)}"])

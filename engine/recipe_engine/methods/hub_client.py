@@ -15,6 +15,7 @@ _BAD_REQUEST = 400
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _WAITS_SECONDS = (1, 2, 4, 8)
 _LONGEST_WAIT_SECONDS = 300
+_SILENCE = frozenset({"ConnectError", "ConnectTimeout", "ReadTimeout"})
 
 
 def open_client(token: str | None) -> Any:
@@ -55,18 +56,19 @@ def card_problems(client: Any, text: str) -> list[str]:
     return found or ["the Hub does not say why"]
 
 
-def patiently(action: Callable[[], T], say: Callable[[str], None]) -> T:
+def patiently(action: Callable[[], T], say: Callable[[str], None], *, silence: bool = True) -> T:
     """What an action gives; it is tried again while the Hub is busy or the connection is lost.
 
     Args:
         action: asks the Hub, and may do so twice.
         say: called with a line for the person who waits.
+        silence: whether to try again where nobody answers at all.
     """
     for attempt in range(len(_WAITS_SECONDS)):
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or not (silence or _answered(error)):
                 raise
             wait_after(error, attempt, say)
     return action()
@@ -99,6 +101,11 @@ def is_transient(error: BaseException) -> bool:
     return any(isinstance(cause, lost) for cause in _causes(error))
 
 
+def _answered(error: BaseException) -> bool:
+    """Whether there was somebody at the other end."""
+    return not any(type(cause).__name__ in _SILENCE for cause in _causes(error))
+
+
 def trouble(error: BaseException) -> str:
     """What went wrong between us and the Hub; none of the client's own words, which name addresses and requests."""
     from huggingface_hub import errors
@@ -107,7 +114,10 @@ def trouble(error: BaseException) -> str:
     if status is not None:
         return f"the Hub answered with status {status}"
     lost = [cause for cause in _causes(error) if isinstance(cause, errors.HTTPError)]
-    return f"the Hub cannot be reached ({type(lost[-1]).__name__})" if lost else type(error).__name__
+    if lost:
+        return f"the Hub cannot be reached ({type(lost[-1]).__name__})"
+    reasons = (getattr(cause, "strerror", None) for cause in _causes(error))  # of a disk that is full
+    return next(filter(None, reasons), type(error).__name__)
 
 
 def status_of(error: BaseException) -> int | None:

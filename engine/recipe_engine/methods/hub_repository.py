@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAIN = "main"
 _ATTEMPTS = 4
 _PROPOSALS_LOOKED_AT = 10
-_STALE = 412
+_STALE = frozenset({409, 412})
 Listing = dict[str, str]
 """Path -> sha256 of a large file, git's name of a small one."""
 
@@ -153,7 +153,9 @@ class HubRepository:
     def fetch(self, name: str, commit: str) -> Path:
         """A file of a commit, fetched anew."""
         fetch = self._client.hf_hub_download
-        return Path(self._ask(lambda: fetch(self._name, name, revision=commit, cache_dir=self._work)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a disk that will be too small: if it is, the error says so
+            return Path(self._ask(lambda: fetch(self._name, name, revision=commit, cache_dir=self._work)))
 
     def _commit(self, additions: list[Any], message: str, head: str | None) -> tuple[str, str]:
         with warnings.catch_warnings():
@@ -172,7 +174,7 @@ class HubRepository:
         """Whether another attempt may succeed; the wait before it is over then."""
         if attempt + 1 == _ATTEMPTS:
             return False
-        if status_of(error) == _STALE:
+        if status_of(error) in _STALE:
             self._say("somebody else committed meanwhile; trying again on top of it")
             return True
         if is_transient(error):

@@ -186,6 +186,8 @@ def _refusal(error: Exception, options: Options) -> tuple[str, str]:
             return f"the Hub has no {repo} with the branch {options.branch}, or this account may not see it.", LOG_IN
         case 400 | 422:
             return f"the Hub refuses what was sent for {repo}.", "Check the name in repo: the Hub has rules for it."
+        case 409 | 412:
+            return f"others keep committing to {repo}, and each time theirs was there first.", "Try again later."
         case None if not is_transient(error):
             return "the Hub cannot be asked: HF_HUB_OFFLINE is set.", "Unset it, or leave [push.hub] out."
     return f"{repo}: {trouble(error)}.", "Look at the connection, and try again later."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import VOLATILE
@@ -164,14 +165,29 @@ def _made_on(components: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _recipe(recipe: Recipe, outcome: Outcome) -> str:
     again = f"hub:{outcome.repository}" if outcome.repository else "recipe.toml"
-    lock = (
-        f"\n\n<details><summary>Its lock: commits and digests of every input</summary>\n\n"
-        f"```json\n{outcome.lock.rstrip()}\n```\n\n</details>"
-    )
-    return (
-        f"## Recipe\n\n`recipe run {again}` makes it again; every default is written out.\n\n"
-        f"```toml\n{to_toml(recipe.to_table())}```{lock if outcome.lock else ''}"
-    )
+    name, written = next(iter(recipe.as_run().items()))
+    whole = to_toml(recipe.to_table())
+    parts = [
+        "## Recipe",
+        f"`recipe run {again}` makes it again.",
+        _fenced(written.decode(), "json" if name.endswith(".json") else "toml"),
+    ]
+    if written.decode() != whole:
+        parts.append(_folded("The same with every default written out", whole, "toml"))
+    if outcome.lock:
+        parts.append(_folded("Its lock: commits and digests of every input", outcome.lock, "json"))
+    return "\n\n".join(parts)
+
+
+def _folded(title: str, text: str, language: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{_fenced(text, language)}\n\n</details>"
+
+
+def _fenced(text: str, language: str) -> str:
+    """A text as it is; a longer fence than any in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def _described(table: StageTable) -> str:

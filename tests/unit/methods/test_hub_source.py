@@ -220,11 +220,10 @@ def test_a_gated_repository(hub: Hub, workspace: Workspace, token: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [403, 429, 500])
-def test_a_hub_that_fails(hub: Hub, workspace: Workspace, status: int) -> None:
-    hub.broken = status
+def test_a_hub_that_refuses(hub: Hub, workspace: Workspace) -> None:
+    hub.broken = 403
     workspace.variables["HF_TOKEN"] = TOKEN
-    assert refusal(workspace) == f"hub:me/tiny: the Hub answered with status {status}."
+    assert refusal(workspace) == "hub:me/tiny: the Hub answered with status 403."
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tests import tiny
+from tests.e2e.engine import disk
 from tests.hub.contract import ContractHub
 from tests.hub.driver import Done, Driver
 from tests.hub.http import Fault
 from tests.hub.repositories import Account
+from tests.leaks import files_with
 
 TOKEN = "hf_SecretOfThisTest0123456789abcdef"
 REPO = "me/tiny"
@@ -27,6 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ContractHu
     folder = tmp_path_factory.mktemp("hub")
     with ContractHub() as hub, Driver(hub.variables(str(folder / "hf-home")), folder) as driver:
         yield hub, driver
+    assert list(files_with(TOKEN.encode(), folder)) == []
 
 
 @pytest.fixture
@@ -264,7 +268,14 @@ def test_a_name_that_the_hub_refuses(hub: ContractHub, call: Hubward) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/repos/create"), ("POST", "/preupload/"), ("POST", "/commit/"), ("GET", "/api/models/me/tiny")],
+    [
+        ("POST", "/api/repos/create"),
+        ("POST", "/preupload/"),
+        ("POST", "/objects/batch"),
+        ("PUT", "/lfs/"),
+        ("POST", "/commit/"),
+        ("GET", "/api/models/me/tiny"),
+    ],
 )
 @pytest.mark.parametrize(("status", "message"), [(403, REFUSED), (401, "the Hub refuses the token")])
 def test_rights_that_are_lost_on_the_way(
@@ -281,10 +292,13 @@ def test_rights_that_are_lost_on_the_way(
 
 
 @pytest.mark.slow
-def test_a_repository_that_vanishes(hub: ContractHub, call: Hubward) -> None:
+@pytest.mark.parametrize("code", ["RepoNotFound", "RevisionNotFound"])
+@pytest.mark.parametrize("path", ["/preupload/", "/objects/batch", "/commit/"])
+def test_a_repository_or_a_branch_that_vanishes(hub: ContractHub, call: Hubward, path: str, code: str) -> None:
     hub.add(REPO)
-    hub.faults.append(Fault("POST", "/preupload/", 404, {"X-Error-Code": "RepoNotFound"}))
+    hub.faults.append(Fault("POST", path, 404, {"X-Error-Code": code}))
     kind, message = call.refused()
+    assert len(hub.repositories["model", REPO].commits) == 1
     assert (kind, message) == (
         "StageFailed",
         "the Hub has no me/tiny with the branch main, or this account may not see it.",
@@ -322,7 +336,11 @@ def test_a_busy_hub_is_asked_again(hub: ContractHub, call: Hubward, method: str,
         ("GET", "/lfs/"),
     ],
 )
-@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}, {"cut": 0}])
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}, {"cut": 0}, {"lost": True}],
+    ids=["500", "429", "cut", "lost"],
+)
 def test_a_push_survives_a_busy_hub_and_a_lost_connection(
     hub: ContractHub, call: Hubward, method: str, path: str, fault: dict[str, Any]
 ) -> None:
@@ -385,6 +403,39 @@ def test_somebody_elses_change_of_the_same_file_is_never_overwritten(hub: Contra
 
 
 @pytest.mark.slow
+def test_a_repository_that_somebody_else_makes_meanwhile(hub: ContractHub, call: Hubward) -> None:
+    """The answer is 409."""
+    hub.faults.append(Fault("POST", "/api/repos/create", before=lambda: hub.add(REPO)))
+    receipt = call.pushed()
+    assert list(hub.repositories["model", REPO].commits)[1:] == [receipt["commit"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [409, 412])
+def test_others_who_are_always_first(hub: ContractHub, call: Hubward, status: int) -> None:
+    found = hub.add(REPO)
+    hub.faults.append(Fault("POST", "/commit/", status))
+    assert call().messages == ["somebody else committed meanwhile; trying again on top of it"]
+    (call.files / "recipe.toml").write_text("version = 1\nseed = 2\n")
+    before = dict(found.refs)
+    hub.faults.append(Fault("POST", "/commit/", status, times=99))
+    message = "others keep committing to me/tiny, and each time theirs was there first."
+    assert call.refused() == ("StageFailed", message)
+    assert found.refs == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "waited"), [("1", 1), ("", 0), ("Sat, 28 Nov 2026 22:00:00 GMT", 0)])
+def test_a_busy_hub_is_given_the_time_that_it_asks_for(
+    hub: ContractHub, call: Hubward, asked: str, waited: int
+) -> None:
+    hub.faults.append(Fault("GET", "/api/whoami-v2", 429, {"Retry-After": asked} if asked else {}))
+    began = time.monotonic()
+    assert call("check").messages == [f"the Hub answered with status 429; trying again in {waited} s"]
+    assert time.monotonic() - began >= waited
+
+
+@pytest.mark.slow
 def test_a_hub_that_stays_busy(hub: ContractHub, call: Hubward) -> None:
     hub.faults.append(Fault("GET", "/api/whoami-v2", 503, times=99))
     assert call.refused("check") == ("UnfitEnvironment", "me/tiny: the Hub answered with status 503.")
@@ -400,6 +451,32 @@ def test_a_file_that_changes_between_its_digest_and_its_upload(hub: ContractHub,
     assert kind == "StageFailed"
     assert message.endswith("model.safetensors changed while it was sent.")
     assert all("README.md" not in files for files in hub.repositories["model", REPO].commits.values())
+
+
+@pytest.mark.slow
+def test_a_small_file_that_changes_is_sent_as_it_was(hub: ContractHub, call: Hubward) -> None:
+    file = call.files / "adapter_config.json"
+    before = file.read_bytes()
+    hub.faults.append(Fault("POST", "/preupload/", before=lambda: file.write_text("{}")))
+    receipt = call.pushed()
+    assert hub.repositories["model", REPO].files(receipt["commit"])[file.name] == before
+
+
+@pytest.mark.slow
+def test_the_disk_is_full_before_all_is_read_back(hub: ContractHub, large: Path, tmp_path: Path) -> None:
+    """The disk is one that the process alone sees; with another the same push is found and read."""
+    variables = hub.variables(str(tmp_path / "hf-home")) | {"TMPDIR": str(tmp_path / "small")}
+    for size, error in (("4m", "PushUnverified"), ("64m", "")):
+        before = disk(tmp_path / "small", f"-t tmpfs -o size={size} tmpfs")
+        with Driver(variables, tmp_path, before) as driver:
+            done = Hubward(driver, large)()
+        assert done.error.get("type", "") == error
+        commit = hub.repositories["model", REPO].refs["main"]
+        if error:
+            message = f"me/tiny at {commit} was published and cannot be read back: No space left on device."
+            assert done.error["message"] == message
+    assert len(hub.repositories["model", REPO].commits) == 2
+    assert done.value["commit"] == commit
 
 
 @pytest.mark.parametrize("path", [r"/resolve/\w+/README.md", "/lfs/"])

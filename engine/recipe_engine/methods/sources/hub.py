@@ -12,13 +12,16 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import MODEL_FILES, WEIGHT_FILES, Reporter, ResolvedSource, SourceFile, SourceRequest
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.content import git_oid
-from recipe_engine.methods.hub_client import LOG_IN, open_client
+from recipe_engine.methods.hub_client import LOG_IN, open_client, patiently
+from recipe_engine.methods.hub_resume import downloads_go_on, interruptible
 from recipe_engine.methods.hub_token import find_token
 from recipe_registry import sha256_file
 from recipe_registry.durable import make_directory, write_json
@@ -105,7 +108,7 @@ class HubSource:
         return ResolvedSource(request.reference, tuple(files), request.revision) if files else None
 
     def fetch(self, request: SourceRequest, reporter: Reporter) -> ResolvedSource:
-        """Download what is missing; finished files are kept when it is interrupted.
+        """Download what is missing; what is there of it is kept when it is interrupted.
 
         Raises:
             UnresolvedInput: where the Hub does not have it, does not give it, or cannot be reached.
@@ -125,38 +128,50 @@ class HubSource:
 
 def _download(request: SourceRequest, reporter: Reporter) -> Path:
     """The folder of one commit in the client's cache; it is named by the commit."""
+    client, say, stop = open_client(find_token(Path.cwd())), reporter.message, Event()
+    repository = _REPOSITORIES[request.kind]
+    about = partial(client.repo_info, request.name, repo_type=repository.type, timeout=_SECONDS_TO_ANSWER)
+    # Whoever is without a network is told at this first question; all later ones are worth a wait.
+    commit = patiently(lambda: about(revision=request.revision).sha, say, silence=False)
+    fetch = partial(
+        client.snapshot_download,
+        request.name,
+        repo_type=repository.type,
+        revision=commit,
+        cache_dir=request.cache,
+        allow_patterns=list(repository.wanted),
+        ignore_patterns=list(repository.unwanted),
+        tqdm_class=_bytes(reporter, stop),
+    )
+    with warnings.catch_warnings(), downloads_go_on():
+        warnings.simplefilter("ignore")  # of a disk that will be too small: if it is, the error says so
+        return Path(patiently(lambda: interruptible(fetch, stop), say))
+
+
+def _bytes(reporter: Reporter, stop: Event) -> Any:
+    """What the client draws its bars with.
+
+    Args:
+        reporter: is told the bytes that were written.
+        stop: ends the threads of the client.
+    """
     from huggingface_hub.utils import tqdm
 
     class Bytes(tqdm):
-        """Draws nothing; the bytes that were written go to the reporter."""
+        """Draws nothing."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             self._counts = options.get("name") == "huggingface_hub.snapshot_download"
             super().__init__(*args, **(options | {"disable": True}))
 
         def update(self, n: float | None = 1) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
             self.n += n or 0
             if self._counts:
                 reporter.progress(int(self.n), int(max(self.n, self.total or 0)), "bytes")
 
-    client = open_client(find_token(Path.cwd()))
-    # Everything after this first question is asked up to six times, for half a minute, where nobody answers.
-    repository = _REPOSITORIES[request.kind]
-    commit = client.repo_info(
-        request.name, repo_type=repository.type, revision=request.revision, timeout=_SECONDS_TO_ANSWER
-    ).sha
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a disk that will be too small: if it is, the error says so
-        folder = client.snapshot_download(
-            request.name,
-            repo_type=repository.type,
-            revision=commit,
-            cache_dir=request.cache,
-            allow_patterns=list(repository.wanted),
-            ignore_patterns=list(repository.unwanted),
-            tqdm_class=Bytes,
-        )
-    return Path(folder)
+    return Bytes
 
 
 def _verified(request: SourceRequest, folder: Path) -> list[SourceFile]:
@@ -236,7 +251,7 @@ def explained(request: SourceRequest) -> Iterator[None]:
     except errors.GatedRepoError:
         raise UnresolvedInput(
             f"{name} is gated, and this account has no access.",
-            f"Accept its licence on the page of {request.name}, then log in with: hf auth login",
+            f"Accept its licence at {_page(request)} and log in with: hf auth login",
         ) from None
     except errors.RevisionNotFoundError:
         raise UnresolvedInput(f"{name} has no revision {request.revision}.", "Name one of its commits.") from None
@@ -247,6 +262,13 @@ def explained(request: SourceRequest) -> Iterator[None]:
         ) from None
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # the last is hf_xet's
         raise _failure(name, error) from None
+
+
+def _page(request: SourceRequest) -> str:
+    """The page of a repository, which shows its licence."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if request.kind == 'data' else ''}{request.name}"
 
 
 def _failure(name: str, error: Exception) -> UnresolvedInput:
