@@ -311,7 +311,7 @@ class Execution:
             writable=(self._output_folder(),),
             container=node.container,
             image=self._planner.image(node),
-            expected=self._memory.expected,
+            expected=lambda: self._memory.expected,
             plugins=self._catalogue.plugins,
         )
         self._worker = WorkerSession(self._catalogue, request, self._begin, self._interrupts)

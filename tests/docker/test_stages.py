@@ -89,7 +89,7 @@ def test_a_stage_that_goes_too_far(boxed: Workspace, name: str, told: str) -> No
 def test_memory_that_is_used_up(boxed: Workspace) -> None:
     probe(boxed, "glutton").edit("[container]", '[container]\nmemory = "1GiB"')
     errors = boxed.recipe("run", "tiny.toml").said(5)
-    assert "The container used up its memory: container.memory is 1GiB." in errors
+    assert "The container used up its memory: container.memory is 1GiB, and the estimate was 0." in errors
 
 
 def test_a_container_that_somebody_removes(boxed: Workspace, engine: Any, long_on_host: Finished) -> None:

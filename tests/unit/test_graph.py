@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from tests.unit.written import HEAD, LOAD, RECIPES, SMALL, builtins, recipe_of
@@ -111,6 +114,15 @@ def test_rows_of_any_length_are_prepared_for_those_who_read_them() -> None:
     alone = nodes_of(short.replace("[evaluate.exact_match]\n", ""))
     assert "prepare.eval" not in alone
     assert alone["prepare.eval@whole"].changed_options == whole.changed_options, "max_length matters to nobody"
+
+
+def test_every_id_is_one_that_programs_are_told_of() -> None:
+    """The schema of what commands print says how the id of a node looks."""
+    schema = json.loads((files("recipe_engine.cli") / "output.schema.json").read_text(encoding="utf-8"))
+    pattern = schema["$defs"]["node_id"]["pattern"]
+    nodes = nodes_of(SMALL.replace("[evaluate.perplexity]", "[evaluate.perplexity]\nwindow = 64"))
+    assert "prepare.eval@whole" in nodes
+    assert [name for name in nodes if not re.search(pattern, name)] == []
 
 
 def test_what_is_needed_for_a_target_and_nothing_else() -> None:

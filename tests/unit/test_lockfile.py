@@ -17,6 +17,7 @@ INPUTS: dict[str, Any] = {
     "sources": {"model": MODEL, "data.train": ROWS},
     "chat_template": "3" * 64,
     "plugins": {"recipe-dpo": {"version": "0.1", "record_sha256": "4" * 64}, "mine.py": {"sha256": "5" * 64}},
+    "images": {"cpu": {"content": "6" * 64, "packages": {"torch": "2.13.0"}, "driver": ""}},
     "threads": 2,
 }
 ENVIRONMENT = {"python": "3.11.7", "packages": {"torch": {"version": "2.13.0", "record_sha256": "6" * 64}}}
@@ -49,6 +50,8 @@ def changed(path: str, value: Any, tree: dict[str, Any] = INPUTS) -> dict[str, A
         ("chat_template", "9" * 64, "chat_template 333333333333… -> 999999999999…"),
         ("plugins|recipe-dpo|version", "0.2", "recipe-dpo version 0.1 -> 0.2"),
         ("plugins|mine.py|sha256", "0" * 64, "mine.py sha256 555555555555… -> 000000000000…"),
+        ("images|cpu|content", "7" * 64, "images cpu content 666666666666… -> 777777777777…"),
+        ("images|cpu|packages|torch", "2.14.1", "images cpu packages torch 2.13.0 -> 2.14.1"),
         ("threads", 4, "threads 2 -> 4"),
     ],
 )

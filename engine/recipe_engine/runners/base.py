@@ -62,7 +62,8 @@ class WorkerRequest:
         container: what it runs in; ``None`` for none.
         image: what is known of the container's image.
         plugins: installed packages whose methods it may be asked for.
-        expected: bytes that its stages need by the estimate; 0 where there is none.
+        expected: asked for the bytes that its stages need by the estimate, which is made once its data is prepared;
+            0 where there is none.
     """
 
     hardware: Hardware
@@ -73,7 +74,7 @@ class WorkerRequest:
     container: StageContainer | None = None
     image: ImageFacts | None = None
     plugins: tuple[PluginInfo, ...] = field(default=())
-    expected: int = 0
+    expected: Callable[[], int] = int
 
 
 class WorkerRunner(Protocol):

@@ -103,7 +103,8 @@ class ContainerHandle:
         ending = self._container.close()
         limit = self._request.container.memory if self._request.container else None
         if ending.out_of_memory and limit:
-            expected = f", and the estimate was {gib(self._request.expected)}" if self._request.expected else ""
+            estimated = self._request.expected()
+            expected = f", and the estimate was {gib(estimated)}" if estimated else ""
             return StageFailed(
                 f"The container used up its memory: container.memory is {limit}{expected}.",
                 f"Raise it. {LESS_MEMORY}",
