@@ -187,6 +187,8 @@ def _smaller_jobs(job: Job) -> Iterator[tuple[str, Job]]:
         return
     if not train.gradient_checkpointing:
         yield "gradient_checkpointing = true", replace(job, train=replace(train, gradient_checkpointing=True))
+    if train.optimizer == "adamw":
+        yield 'optimizer = "adamw_8bit"', replace(job, train=replace(train, optimizer="adamw_8bit"))
     longest = job.lengths[train.data].longest
     if micro_batch(train, job.lengths[train.data]) > longest:
         fewer = replace(train, micro_batch_size=None, micro_batch_tokens=longest)

@@ -128,14 +128,15 @@ def _training(shapes: Shapes, job: Job, options: TrainSft) -> StageMemory:
     found = {"weights": parts.weights(shapes, job.load)}
     adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
     if adapters is None:
-        trained = shapes.linear_numbers + shapes.others
+        embedding = min(shapes.others, shapes.vocabulary * shapes.hidden)
+        tensors = [*(one * other for one, other in shapes.linear.values()), shapes.others - embedding]
         if options.mixed_precision != "no":  # autocast keeps its copies of the weights until the step's end
             found["weights in half precision"] = 2 * shapes.linear_numbers
     else:
-        trained = parts.adapter_numbers(shapes, adapters)
-        found["adapter"] = parts.FLOAT32 * trained
-    found["gradients"] = parts.FLOAT32 * trained
-    found["optimizer"] = parts.optimizer_state(trained)
+        embedding, tensors = 0, parts.factors(shapes, adapters)
+        found["adapter"] = parts.FLOAT32 * sum(tensors)
+    found["gradients"] = parts.FLOAT32 * (sum(tensors) + embedding)
+    found["optimizer"] = parts.optimizer_state(options.optimizer, tensors, embedding)
     layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
     kept = size * tokens * shapes.hidden if options.gradient_checkpointing else layer
     found["activations"] = shapes.layers * kept + max(layer, parts.head_activations(shapes, tokens))

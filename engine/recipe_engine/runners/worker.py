@@ -69,6 +69,7 @@ class Worker:
         method = self._catalogue.methods.get((node["stage"], node["method"]))
         if method is not None:
             check_symbols(method.descriptor.requires)
+            check_symbols(method.descriptor.requires_for(self._options(node)))
         output, work = Path(command["output"]), Path(command["work"])
         output.mkdir()  # by its own user, who may be another one in a container
         work.mkdir(exist_ok=True)

@@ -97,6 +97,7 @@ def train_task(request: StageRequest, task: Task) -> Trace:
             plan=plan,
             load=lambda positions: {PARTS: [task.batch(part) for part in _parts(options, positions, task.lengths)]},
             mixed_precision=options.mixed_precision,
+            optimizer=options.optimizer,
             work=request.work,
             progress=watch.progress,
             model=task.model,

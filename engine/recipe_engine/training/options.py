@@ -74,6 +74,11 @@ class Training:
     max_grad_norm: float = option("Gradients are scaled down to this norm; 0 for no clipping.", default=1.0, minimum=0)
     adam_beta1: float = option("AdamW's decay of the first moment.", default=0.9, minimum=0, below=1)
     adam_beta2: float = option("AdamW's decay of the second moment.", default=0.999, minimum=0, below=1)
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = option(
+        "AdamW, its two moments in float32 or in 8 bits (Dettmers et al., 2022); paged ones move to the machine's "
+        "memory where a GPU's is full, and need a GPU. All but adamw are those of bitsandbytes.",
+        default="adamw",
+    )
     eval_steps: int | None = option(
         "Measure the loss on eval_data each time after so many steps.",
         default=None,
@@ -132,8 +137,9 @@ class Training:
         return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
 
     def devices(self) -> frozenset[Device]:
-        """Where it can train: half precision with a scaled loss is a matter of GPUs."""
-        return frozenset({"cuda"}) if self.mixed_precision == "fp16" else DEVICES
+        """Where it can train: half precision with a scaled loss, and pages, are matters of GPUs."""
+        on_gpu = self.mixed_precision == "fp16" or self.optimizer.startswith("paged")
+        return frozenset({"cuda"}) if on_gpu else DEVICES
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""

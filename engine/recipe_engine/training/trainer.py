@@ -10,6 +10,7 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class body needs its base
 
 from recipe_engine.training import checkpoint
+from recipe_engine.training.optimizers import adamw
 from recipe_engine.training.weights import WEIGHTS, WeightDigests
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ResumableTrainer(Trainer):
         plan: the batches.
         load: from the positions of one micro-batch to its tensors.
         work: folder for checkpoints.
+        optimizer: which AdamW, as the option ``optimizer`` of the built-in trainings says it.
         **trainer_arguments: of the class behind it: ``model``, ``args``, ``callbacks`` and what else it takes.
     """
 
@@ -48,12 +50,14 @@ class ResumableTrainer(Trainer):
         plan: Plan,
         load: Callable[[Sequence[int]], Any],
         work: Path,
+        optimizer: str = "adamw",
         **trainer_arguments: Any,
     ) -> None:
         super().__init__(**trainer_arguments)
         self._plan = plan
         self._load = load
         self._work = work
+        self._kind = optimizer
         self.add_callback(WeightDigests(self.model))
 
     def get_train_dataloader(self) -> Any:
@@ -70,14 +74,15 @@ class ResumableTrainer(Trainer):
         """AdamW with decay on weights only."""
         del model
         decayed, spared = decay_groups(self.model)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = adamw(
+            self._kind,
+            self.model,
             [
                 {"params": decayed, "weight_decay": self.args.weight_decay},
                 {"params": spared, "weight_decay": 0.0},
             ],
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
-            fused=True,
         )
         return self.optimizer
 

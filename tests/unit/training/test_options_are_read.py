@@ -26,6 +26,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "max_grad_norm": {"max_grad_norm": 0.5},
     "adam_beta1": {"adam_beta1": 0.8},
     "adam_beta2": {"adam_beta2": 0.9},
+    "optimizer": {"optimizer": "adamw_8bit"},
     "loss_on": {"loss_on": "all"},
     "mixed_precision": {"mixed_precision": "bf16"},
     # The evaluation loss cannot fall by so much, so the second evaluation is the last.
