@@ -51,6 +51,7 @@ class Node:
         plugin_sha256: of that plugin, where it is a single file.
         reward_sources: names of the reward sources that judge its answers.
         reward_plugins: distribution of each plugin whose rewards judge its answers -> its sha256, as above.
+        decided: those of its options that say ``auto`` -> what they stand for here; its options have that too.
         requires: packages that its options need besides those of its method.
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
@@ -76,6 +77,7 @@ class Node:
     plugin_sha256: str = ""
     reward_sources: tuple[str, ...] = ()
     reward_plugins: Mapping[str, str] = field(default_factory=dict)
+    decided: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[Requirement, ...] = ()
     seed: int = 0
     pinned: str = ""

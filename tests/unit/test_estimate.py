@@ -159,7 +159,7 @@ def test_a_model_of_another_kind_is_not_guessed(outline: ModelOutline) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would(outline: ModelOutline) -> None:
-    recipe, catalogue = recipe_of(SMALL), load_catalogue()
+    recipe, catalogue = recipe_of(SMALL, ["train.sft.gradient_checkpointing=false"]), load_catalogue()
     found = outlook(recipe, catalogue, outline, {}, there=None)
     assert found.largest == "train"
     check_memory(recipe, found)

@@ -40,9 +40,7 @@ _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
 
 def precision(load: object) -> int:
     """Bytes of a number in products and in whatever is not quantized."""
-    if isinstance(load, LoadFull):
-        return _BYTES[load.dtype]
-    return _BYTES[load.compute_dtype] if isinstance(load, LoadNf4 | LoadInt8) else FLOAT32
+    return _BYTES[load.precision] if isinstance(load, LOADS) else FLOAT32
 
 
 def weights(shapes: Shapes, load: object) -> int:

@@ -111,13 +111,17 @@ class Training:
         in_key=False,
         unit="optimizer steps",
     )
-    gradient_checkpointing: bool = option(
-        "Compute activations again in the backward pass instead of keeping them: less memory, more time.",
-        default=False,
+    gradient_checkpointing: bool | Literal["auto"] = option(
+        "Compute activations again in the backward pass instead of keeping them: less memory, more time. auto does so "
+        "where the training would not fit the device otherwise, as an estimate for rows of max_length says.",
+        default="auto",
+        plain=False,
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = option(
-        "Precision of the products in training, beside weights in a higher one; fp16 scales the loss and needs a GPU.",
-        default="no",
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "Precision of the products in training, beside weights in a higher one; fp16 scales the loss and needs a GPU. "
+        "auto is fp16 on a GPU where the weights are in float16, else no.",
+        default="auto",
+        plain="no",
     )
 
     @property
@@ -131,6 +135,16 @@ class Training:
         if self.batch_tokens is None or self.micro_batch_size is not None:
             return self.micro_batch_tokens
         return min(self.batch_tokens, self.micro_batch_tokens or MICRO_BATCH_TOKENS)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are computed again; they are not where nothing has decided it."""
+        return self.gradient_checkpointing is True
+
+    @property
+    def products(self) -> Literal["no", "bf16", "fp16"]:
+        """Precision of the products; that of the weights where nothing has decided it."""
+        return "no" if self.mixed_precision == "auto" else self.mixed_precision
 
     def data_sets(self) -> Mapping[str, str]:
         """Role -> data set."""
