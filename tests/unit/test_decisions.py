@@ -14,8 +14,11 @@ from recipe_engine.decisions import on_device
 from recipe_engine.device_memory import gpu_capability, machine_memory
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.estimate.fitting import check_memory, outlook, recomputes
+from recipe_engine.estimate.parts import layer_activations
+from recipe_engine.estimate.shapes import shapes_of
 from recipe_engine.graph import METRICS_FILE, Node, build_graph
 from recipe_engine.lock import Hardware, peek
+from recipe_engine.methods.options import AdaptLora
 from recipe_engine.outline import outline_of
 from recipe_engine.plan import PlannedNode, Planner, make_plan
 from recipe_engine.validate import validate
@@ -185,6 +188,18 @@ def test_a_model_that_must_be_fetched_first_decides_then(folder: Path) -> None:
     assert (Desk(folder, wheel).plan().state, Desk(folder, wheel).plan().why) == ("depends on", "resolve")
     said = Desk(folder, wheel, "train.sft.gradient_checkpointing=false").plan()
     assert (said.state, said.why) == ("will run", "never run")
+
+
+def test_activations_that_wait_elsewhere_are_kept(folder: Path) -> None:
+    offload = ["train.sft.activation_offload=true"]
+    recipe, outline = recipe_of(SMALL, offload), outline_of(sorted((folder / "model").iterdir()))
+    assert recomputes(recipe, outline, 1) is False
+    kept = outlook(recipe_of(SMALL), builtins(), outline, {}, None).stages["train"].parts
+    moved = outlook(recipe, builtins(), outline, {}, None).stages["train"].parts
+    shapes = shapes_of(outline)
+    assert shapes is not None
+    layer = layer_activations(shapes, 16 * 1024, 1024, 2, AdaptLora(rank=4))
+    assert kept["activations"] - moved["activations"] == 2 * layer
 
 
 def test_total_memory_decides_and_nothing_else(folder: Path) -> None:

@@ -61,6 +61,7 @@ def device_memory(recipe: Recipe, device: str) -> int | None:
 def recomputes(recipe: Recipe, outline: ModelOutline, there: int | None) -> bool | None:
     """What ``gradient_checkpointing = "auto"`` stands for: whether the training would not fit the device without it.
 
+    Never where activations wait elsewhere, as it would leave none of them.
     Its rows count as long as ``max_length`` allows, however long they are: a plan must not say one thing before they
     are prepared and another afterwards.
 
@@ -76,7 +77,9 @@ def recomputes(recipe: Recipe, outline: ModelOutline, there: int | None) -> bool
     if job is None or job.train is None or not estimate(job, outline):
         return None
     kept = replace(job, train=replace(job.train, gradient_checkpointing=False))
-    return there is not None and _training(kept, outline) + LIBRARIES > there
+    if job.train.activation_offload or there is None:
+        return False
+    return _training(kept, outline) + LIBRARIES > there
 
 
 def _decided(job: Job, recipe: Recipe, outline: ModelOutline, there: int | None) -> Job:

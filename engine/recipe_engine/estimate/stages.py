@@ -143,6 +143,8 @@ def _training(shapes: Shapes, job: Job, options: TrainSft) -> StageMemory:
     found["optimizer"] = parts.optimizer_state(options.optimizer, tensors, embedding)
     layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
     kept = size * tokens * shapes.hidden if options.recomputes else layer
+    if options.activation_offload:
+        kept = 0
     found["activations"] = shapes.layers * kept + max(layer, parts.head_activations(shapes, tokens))
     found["heap"] = parts.heap(shapes.layers * kept, layer)
     if not isinstance(job.load, LoadFull):

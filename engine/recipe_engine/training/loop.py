@@ -98,6 +98,7 @@ def train_task(request: StageRequest, task: Task) -> Trace:
             load=lambda positions: {PARTS: [task.batch(part) for part in _parts(options, positions, task.lengths)]},
             mixed_precision=options.products,
             optimizer=options.optimizer,
+            offload=options.activation_offload,
             work=request.work,
             progress=watch.progress,
             model=task.model,

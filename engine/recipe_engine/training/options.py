@@ -136,6 +136,12 @@ class Training:
             return self.micro_batch_tokens
         return min(self.batch_tokens, self.micro_batch_tokens or MICRO_BATCH_TOKENS)
 
+    activation_offload: bool = option(
+        "Activations wait for the backward pass in the machine's memory instead of the GPU's: less of that, more time.",
+        default=False,
+        in_key=False,
+    )
+
     @property
     def recomputes(self) -> bool:
         """Whether activations are computed again; they are not where nothing has decided it."""
@@ -151,8 +157,8 @@ class Training:
         return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
 
     def devices(self) -> frozenset[Device]:
-        """Where it can train: half precision with a scaled loss, and pages, are matters of GPUs."""
-        on_gpu = self.mixed_precision == "fp16" or self.optimizer.startswith("paged")
+        """Where it can train: half precision with a scaled loss, pages and a second memory are matters of GPUs."""
+        on_gpu = self.mixed_precision == "fp16" or self.optimizer.startswith("paged") or self.activation_offload
         return frozenset({"cuda"}) if on_gpu else DEVICES
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
@@ -166,6 +172,8 @@ class Training:
             found.append(("micro_batch_tokens", "micro_batch_size is given too: give one of the two"))
         if self.micro_batch_size is not None and self.batch_tokens is None and self.rows % self.micro_batch_size:
             found.append(("micro_batch_size", f"it must divide batch_size, which is {self.rows}"))
+        if self.activation_offload and self.recomputes:
+            found.append(("activation_offload", "gradient_checkpointing leaves nothing that could wait elsewhere"))
         return found
 
 

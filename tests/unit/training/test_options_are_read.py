@@ -36,6 +36,7 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "eval_steps": {"eval_steps": 1},
     "checkpoint_steps": {"checkpoint_steps": 1},
     "gradient_checkpointing": {"gradient_checkpointing": True},
+    "activation_offload": {"activation_offload": True},
 }
 # Names of data sets, read by the graph; micro-batches and layouts, whose sums round differently and mean the same: of
 # them test_packing.py has more to say, and test_ending.py of the last two.
