@@ -68,6 +68,11 @@ def settles_nothing(_options: Any, _outline: ModelOutline) -> Mapping[str, str]:
     return {}
 
 
+def requires_no_more(_options: Any) -> tuple[Requirement, ...]:
+    """The default of :attr:`Method.requires_for`."""
+    return ()
+
+
 def runs_anywhere(_options: Any) -> frozenset[Device]:
     """The default of :attr:`Method.devices`."""
     return DEVICES
@@ -120,6 +125,7 @@ class Method:
             larger of |a| and |b|, for metrics, for the numbers of each step and for the norms of each tensor.
         seeded: whether the seed matters; if not, it is left out of the key.
         requires: checked before anything runs.
+        requires_for: what these options need besides, checked likewise; the versions of these packages enter the key.
         packages: distributions whose versions enter the key.
         data: the data sets that these options read: role -> name of the ``[data.…]`` table.
         data_kinds: role -> the kinds of data that it can read there; a role that is not named takes ``text``.
@@ -159,6 +165,7 @@ class Method:
     tolerance: float = 0.0
     seeded: bool = False
     requires: tuple[Requirement, ...] = ()
+    requires_for: Callable[[Any], tuple[Requirement, ...]] = requires_no_more
     packages: tuple[str, ...] = ()
     data: Callable[[Any], Mapping[str, str]] = reads_no_data
     data_kinds: Mapping[str, frozenset[DataKind]] = field(default_factory=dict)

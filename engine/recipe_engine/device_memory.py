@@ -1,4 +1,4 @@
-"""How much memory a device has."""
+"""How much memory a device has, and what it can compute in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 GIB = 1 << 30
 _MEBIBYTE = 1 << 20
-_QUERY = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 _SECONDS = 5.0  # it is slow where the driver is not kept loaded
 
 
@@ -51,9 +50,23 @@ def control_group(root: Path) -> tuple[int | None, int]:
 def gpu_memory() -> int | None:
     """Bytes of the smallest GPU; ``None`` where nvidia-smi does not tell."""
     try:
-        told = subprocess.run(
-            _QUERY, capture_output=True, text=True, check=True, timeout=_SECONDS, env=os.environ | {"LC_ALL": "C"}
-        )
-        return min(int(line) for line in told.stdout.split()) * _MEBIBYTE
+        return min(int(line) for line in _asked("memory.total")) * _MEBIBYTE
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """CUDA's compute capability of the oldest GPU, such as (8, 0); ``None`` where nvidia-smi does not tell."""
+    try:
+        found = [line.partition(".") for line in _asked("compute_cap")]
+        return min((int(major), int(minor)) for major, _, minor in found)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _asked(what: str) -> list[str]:
+    """A line for each GPU."""
+    query = ("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits")
+    environment = os.environ | {"LC_ALL": "C"}
+    told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_SECONDS, env=environment)
+    return told.stdout.split()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
+from recipe_engine.decisions import on_device
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
 from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
@@ -104,6 +105,7 @@ def run(
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
+    nodes = on_device(nodes, recipe, machine.device)
     check_ready(recipe, catalogue, nodes)
     journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
     return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()
@@ -252,6 +254,7 @@ class Execution:
         if node.pinned:
             return FinishedNode(node, "cached", artifact=planner.given(node))
         artifacts = {name: done.artifact.digest for name, done in self._done.items() if done.artifact}
+        node = planner.decided(node, artifacts)
         key, components = planner.key(node, artifacts)
         cached = self._cached(node, key) or self._taken(node, key) or self._reused(node, components)
         if cached is not None:
@@ -330,10 +333,12 @@ class Execution:
         staging = self._output_folder() / key.rpartition(":")[2]
         kept = work if node.stage in RESUMED_STAGES else None
         work = kept or self._output_folder() / "work"
-        command = {"type": "run", "node": node.id, "output": str(staging), "work": str(work)}
+        command = {"type": "run", "node": node.id, "options": dict(node.options), "output": str(staging)}
         with failures_told(self._catalogue, info):
             try:
-                answer = worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info), kept)
+                answer = worker.ask(
+                    command | {"work": str(work), "artifacts": self._artifact_paths()}, self._pass_on(info), kept
+                )
                 write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
                 artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
             except BaseException:  # Ctrl-C between the worker's answer and the commit too
@@ -342,7 +347,8 @@ class Execution:
             finally:
                 if kept is None:
                     store.drop_staging(work)
-        facts = self._journal.keep_trace(node.id, answer["facts"])
+        decided = {"decided": dict(node.decided)} if node.decided else {}
+        facts = self._journal.keep_trace(node.id, answer["facts"] | decided)
         store.record_key(
             key, artifact.digest, node=node.id, run=self._journal.run_id, components=components, facts=facts
         )

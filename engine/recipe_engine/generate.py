@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from recipe_engine.decisions import on_device
 from recipe_engine.errors import InvalidArguments, UnresolvedInput
 from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek
@@ -74,7 +75,7 @@ class Answers:
             raise UnresolvedInput(f"The base model {recipe.source} is not on this machine.", "Run the recipe again.")
         machine = hardware(recipe, lock.threads if lock else None)
         begin = begin_message(
-            nodes,
+            on_device(nodes, recipe, machine.device),
             resolution.known(),
             device=machine.device,
             base=base_name(recipe, resolution),

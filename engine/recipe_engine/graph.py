@@ -14,7 +14,7 @@ from recipe_engine.training.reading import reading_packages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recipe_engine.descriptors import Method, ModelKind
+    from recipe_engine.descriptors import Method, ModelKind, Requirement
     from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
@@ -51,6 +51,8 @@ class Node:
         plugin_sha256: of that plugin, where it is a single file.
         reward_sources: names of the reward sources that judge its answers.
         reward_plugins: distribution of each plugin whose rewards judge its answers -> its sha256, as above.
+        decided: those of its options that say ``auto`` -> what they stand for here; its options have that too.
+        requires: packages that its options need besides those of its method.
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
@@ -75,6 +77,8 @@ class Node:
     plugin_sha256: str = ""
     reward_sources: tuple[str, ...] = ()
     reward_plugins: Mapping[str, str] = field(default_factory=dict)
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[Requirement, ...] = ()
     seed: int = 0
     pinned: str = ""
     on_host: bool = False
@@ -325,6 +329,8 @@ class _Part:
         if "answers" not in inputs:
             inputs.update(self._reads(table))
         judges = judges_of(table, self._recipe, self._catalogue, self._prefix)
+        requires = method.requires_for(table.options)
+        more = [requirement.package for requirement in requires]
         return Node(
             id=f"{self._prefix}{node_id}",
             stage=table.stage,
@@ -340,7 +346,8 @@ class _Part:
             revision=method.revision,
             seeded=method.seeded,
             seed=node_seed(self._recipe.top.seed, node_id),
-            packages=tuple(dict.fromkeys([*method.packages, *judges.packages])),
+            requires=requires,
+            packages=tuple(dict.fromkeys([*method.packages, *more, *judges.packages])),
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,
         )

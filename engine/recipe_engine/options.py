@@ -31,6 +31,7 @@ class Option:
         below: exclusive upper bound.
         pattern: regular expression (ECMA 262) that the text must match somewhere.
         min_items: fewest items of a list.
+        plain: a value that enters no key either, where the default is ``auto``: what that stands for by itself.
         in_key: whether a different value can give a different artifact. Names and paths cannot.
         needs: another option of the same table without which this one cannot matter: its name (it must be given, and
             be neither false nor 0), or ``name=value``.
@@ -44,6 +45,7 @@ class Option:
     below: float | None = None
     pattern: str | None = None
     min_items: int | None = None
+    plain: Any = None
     in_key: bool = True
     needs: str = ""
 
@@ -194,8 +196,14 @@ def non_default(options: object) -> dict[str, Any]:
     return {
         field.name: _in_key(getattr(options, field.name))
         for field in fields_of(type(options))
-        if field.about.in_key and (field.required or getattr(options, field.name) != field.default)
+        if field.about.in_key and not _goes_without_saying(field, getattr(options, field.name))
     }
+
+
+def _goes_without_saying(field: OptionField, value: Any) -> bool:
+    if field.about.plain is not None and value == field.about.plain:
+        return True
+    return not field.required and bool(value == field.default)
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

@@ -102,7 +102,7 @@ def missing_packages(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]
     for node in nodes:
         registered = catalogue.methods.get((node.stage, node.method))
         if registered is not None and node.container is None:
-            yield from unmet(registered.descriptor.requires, registered.plugin)
+            yield from unmet((*registered.descriptor.requires, *node.requires), registered.plugin)
         for name in node.reward_sources if node.container is None else ():
             yield from unmet(catalogue.rewards[name].descriptor.requires, catalogue.rewards[name].plugin)
     for request in source_requests(recipe, Path()).values():

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from recipe_engine.decisions import is_undecided, on_device, on_model
+from recipe_engine.decisions import told as decisions_told
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
 from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 State = Literal["cached", "will run", "depends on", "unknown"]
 MAX_DIFFERENCES = 3
+_EACH_TIME = {
+    "push": "a push is compared with its target each time",
+    GATE: "what was measured is judged each time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,13 @@ def make_plan(
     outline = planner.outline(_loaded(planned))
     check_model(recipe, catalogue, outline)
     known = settled(recipe, catalogue, outline)
-    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values())))
-    return [replace(node, settled={**known.get(name, {}), **memory.get(name, {})}) for name, node in planned.items()]
+    there = device_memory(recipe, hardware.device)
+    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), there))
+    made = {name: node.artifact for name, node in planned.items()}
+    return [
+        replace(node, settled={**known.get(name, {}), **planner.decisions(node.node, made), **memory.get(name, {})})
+        for name, node in planned.items()
+    ]
 
 
 def planned_outlook(
@@ -133,7 +144,7 @@ def _looked_at(
     any_environment: bool,
 ) -> tuple[Planner, dict[str, PlannedNode]]:
     check_device(recipe, catalogue, hardware.device)
-    nodes = build_graph(recipe, catalogue)
+    nodes = on_device(build_graph(recipe, catalogue), recipe, hardware.device)
     check_ready(recipe, catalogue, nodes)
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
     resolution = replace(resolution, images=known_images(nodes, lock))
@@ -159,13 +170,15 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
     unlocked = unknown[0] if unknown else planner.unlocked(node)
     if unlocked:
         return PlannedNode(node, "unknown", f"{unlocked} is not locked")
+    if planner.waits_for_files(node):
+        waiting.append("resolve")
     if waiting:
         return PlannedNode(node, "depends on", waiting[0])
-    if node.stage == "push":
-        return PlannedNode(node, "will run", "a push is compared with its target each time")
-    if node.stage == GATE:
-        return PlannedNode(node, "will run", "what was measured is judged each time")
-    key, components = planner.key(node, {name: earlier.artifact for name, earlier in planned.items()})
+    if node.stage in _EACH_TIME:
+        return PlannedNode(node, "will run", _EACH_TIME[node.stage])
+    made = {name: earlier.artifact for name, earlier in planned.items()}
+    node = planner.decided(node, made)
+    key, components = planner.key(node, made)
     record = planner.registry.artifacts.lookup(key)
     if record is not None:
         return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
@@ -221,11 +234,32 @@ class Planner:
         reference = node.container.image if node.container is not None else None
         return self.resolution.images.get(reference) if reference is not None else None
 
+    def waits_for_files(self, node: Node) -> bool:
+        """Whether files of the model that are not here decide what the node's options mean."""
+        model = self.resolution.model
+        return is_undecided(node, self.recipe) and (model is None or not model.is_local)
+
+    def decided(self, node: Node, artifacts: Mapping[str, str]) -> Node:
+        """The node with what its options that say ``auto`` stand for, as far as the model's files tell.
+
+        Args:
+            node: a node that :meth:`waits_for_files` no more.
+            artifacts: digest of the artifact of each node before it; ``""`` where it has none yet.
+        """
+        if not is_undecided(node, self.recipe):
+            return node
+        load = f"{node.id.rpartition('/')[0]}/load".removeprefix("/")
+        return on_model(node, self.recipe, self.hardware.device, self.outline(artifacts.get(load, "")))
+
+    def decisions(self, node: Node, artifacts: Mapping[str, str]) -> dict[str, str]:
+        """What :meth:`decided` and the device decide of a node, in words; arguments as there."""
+        return {} if self.waits_for_files(node) else decisions_told(self.decided(node, artifacts), self.recipe)
+
     def key(self, node: Node, artifacts: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         """The node's key and its readable components.
 
         Args:
-            node: a node whose source is known.
+            node: a node whose source is known, and whose options are :meth:`decided`.
             artifacts: digest of the artifact of each node before it.
         """
         inputs: dict[str, Any] = {role: artifacts[source] for role, source in node.inputs.items()}

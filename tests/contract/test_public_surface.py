@@ -25,7 +25,7 @@ SURFACE = {
         Runner names_no_files
         SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything needs_nothing
         nothing_to_check
-        publishes_adapters reads_no_data runs_anywhere settles_nothing within_max_length
+        publishes_adapters reads_no_data requires_no_more runs_anywhere settles_nothing within_max_length
     """,
     "options": """
         DEFAULT_TIMEOUT FOLDER FUNCTION Option OptionField REWARD Reward RewardTable T build fields_of folder_of

@@ -94,7 +94,8 @@ def test_another_metric_costs_no_new_answer(finished: Workspace) -> None:
 def test_another_learning_rate_trains_again(finished: Workspace, first_run: tuple[Workspace, Finished]) -> None:
     finished.edit("learning_rate = 1e-3", "learning_rate = 5e-4")
     plan = finished.recipe("plan", "tiny.toml")
-    change = "learning_rate 0.001 -> 0.0005; layout packed; memory 0.5 GiB\n"
+    settled = "layout packed; gradient_checkpointing false; memory 0.5 GiB"
+    change = f"learning_rate 0.001 -> 0.0005; {settled}\n"
     assert f"train                        will run    {change}" in plan.out
     assert plan.out.endswith("10 cached, 1 will run, 5 depends on\n")
     process = subprocess.run(

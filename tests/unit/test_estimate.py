@@ -55,7 +55,29 @@ def test_adapters_and_their_optimizer_by_hand(shapes: Shapes) -> None:
     widths = 2 * (64 + 48 + 48 + 64 + 3 * 96)
     assert parts.adapter_numbers(shapes, LORA) == 4 * widths
     assert parts.adapter_numbers(shapes, AdaptLora(rank=4, target_modules=("q_proj",))) == 4 * 2 * 64
-    assert parts.optimizer_state(4 * widths) == 8 * 4 * widths
+    assert sum(parts.factors(shapes, LORA)) == 4 * widths
+
+
+@pytest.mark.parametrize(
+    ("kind", "device_bytes"),
+    [
+        ("adamw", 8 * (4095 + 4096 + 100_000 + 200_000)),
+        # Two bytes, and a float each for 256 of them; small tensors and the embedding in full.
+        ("adamw_8bit", 8 * 4095 + 2 * (4096 + 100_000) + round(8 / 256 * (4096 + 100_000)) + 8 * 200_000),
+        ("paged_adamw", 8 * (4095 + 4096)),
+        ("paged_adamw_8bit", 8 * 4095 + 2 * 4096 + 8 * 4096 // 256),
+    ],
+)
+def test_the_optimizers_state_by_hand(kind: str, device_bytes: int) -> None:
+    assert parts.optimizer_state(kind, [4095, 4096, 100_000], embedding=200_000) == device_bytes
+
+
+def test_a_smaller_optimizer_makes_the_training_smaller(outline: ModelOutline) -> None:
+    def state(kind: str) -> int:
+        recipe = recipe_of(SMALL, [f"train.sft.optimizer={kind}", "adapt.lora.rank=256"])
+        return outlook(recipe, load_catalogue(), outline, {}, None).stages["train"].parts["optimizer"]
+
+    assert state("adamw_8bit") == pytest.approx(state("adamw") * (2 + 8 / 256) / 8, rel=1e-3)
 
 
 def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
@@ -137,7 +159,7 @@ def test_a_model_of_another_kind_is_not_guessed(outline: ModelOutline) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would(outline: ModelOutline) -> None:
-    recipe, catalogue = recipe_of(SMALL), load_catalogue()
+    recipe, catalogue = recipe_of(SMALL, ["train.sft.gradient_checkpointing=false"]), load_catalogue()
     found = outlook(recipe, catalogue, outline, {}, there=None)
     assert found.largest == "train"
     check_memory(recipe, found)

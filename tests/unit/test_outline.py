@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import pytest
 from tests import tiny
 from tests.unit.written import SMALL, composed, recipe_of, small_inputs
 
+from recipe_engine import lazy
 from recipe_engine.contract import ModelOutline
 from recipe_engine.descriptors import Device, Method
 from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
+from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware
 from recipe_engine.methods.options import EvaluatePerplexity
-from recipe_engine.outline import check_device, check_model, outline_of
+from recipe_engine.outline import check_device, check_model, check_requirements, outline_of
 from recipe_engine.plan import make_plan
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.validate import validate
@@ -104,3 +108,29 @@ def test_a_device_that_a_method_does_not_run_on_is_told_before_anything_runs(tmp
     assert str(refused.value) == (
         "r.toml:26:11: evaluate.picky: it does not run on cpu with these options. It runs on cuda."
     )
+
+
+def test_pages_are_a_matter_of_gpus() -> None:
+    recipe = recipe_of(SMALL, ["train.sft.optimizer=paged_adamw_8bit"])
+    check_device(recipe, load_catalogue(), "cuda")
+    with pytest.raises(UnfitEnvironment, match=r"train\.sft: it does not run on cpu .* It runs on cuda\."):
+        check_device(recipe, load_catalogue(), "cpu")
+
+
+def test_what_options_need_is_told_and_its_version_enters_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = load_catalogue()
+    plain, small = recipe_of(SMALL), recipe_of(SMALL, ["train.sft.optimizer=adamw_8bit"])
+    nodes = {name: build_graph(recipe, catalogue) for name, recipe in (("plain", plain), ("small", small))}
+    packages = {name: next(node.packages for node in found if node.id == "train") for name, found in nodes.items()}
+    assert set(packages["small"]) - set(packages["plain"]) == {"bitsandbytes"}
+
+    def version(package: str) -> str:
+        if package == "bitsandbytes":
+            raise PackageNotFoundError(package)
+        return installed_version(package)
+
+    monkeypatch.setattr(lazy, "version", version)
+    check_requirements(plain, catalogue, nodes["plain"])
+    with pytest.raises(UnfitEnvironment) as refused:
+        check_requirements(small, catalogue, nodes["small"])
+    assert str(refused.value) == ('bitsandbytes is not installed. Install it: pip install "recipe-engine[nf4]"')

@@ -371,7 +371,7 @@ def test_what_a_recipe_leaves_out_is_no_table() -> None:
         "seed": 0,
         "device": "auto",
         "model": {"base": "file:model"},
-        "load": {"full": {"method": "full", "dtype": "bfloat16"}},
+        "load": {"full": {"method": "full", "dtype": "auto"}},
     }
 
 

@@ -58,8 +58,44 @@ def device_memory(recipe: Recipe, device: str) -> int | None:
     return min([machine_memory(), *limits])
 
 
+def recomputes(recipe: Recipe, outline: ModelOutline, there: int | None) -> bool | None:
+    """What ``gradient_checkpointing = "auto"`` stands for: whether the training would not fit the device without it.
+
+    Never where activations wait elsewhere, as it would leave none of them.
+    Its rows count as long as ``max_length`` allows, however long they are: a plan must not say one thing before they
+    are prepared and another afterwards.
+
+    Args:
+        recipe: the recipe.
+        outline: of its model.
+        there: bytes of the device; ``None`` where that is not known.
+
+    Returns:
+        ``None`` where the model's files do not tell, or a plugin's methods decide what is in memory.
+    """
+    job = job_of(recipe, None, {})
+    if job is None or job.train is None or not estimate(job, outline):
+        return None
+    kept = replace(job, train=replace(job.train, gradient_checkpointing=False))
+    if job.train.activation_offload or there is None:
+        return False
+    return _training(kept, outline) + LIBRARIES > there
+
+
+def _decided(job: Job, recipe: Recipe, outline: ModelOutline, there: int | None) -> Job:
+    """The job with what its training's ``auto`` stands for."""
+    if job.train is None or job.train.gradient_checkpointing != "auto":
+        return job
+    chosen = recomputes(recipe, outline, there) or False
+    return replace(job, train=replace(job.train, gradient_checkpointing=chosen))
+
+
 def estimates(
-    recipe: Recipe, catalogue: Catalogue, outline: ModelOutline, prepared: Mapping[str, Mapping[str, float]]
+    recipe: Recipe,
+    catalogue: Catalogue,
+    outline: ModelOutline,
+    prepared: Mapping[str, Mapping[str, float]],
+    there: int | None,
 ) -> dict[str, StageMemory]:
     """Id of each stage that holds a model -> what it needs, those of recipes that this one builds on included.
 
@@ -68,12 +104,14 @@ def estimates(
         catalogue: what is installed.
         outline: of its model.
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
+        there: bytes of the device; ``None`` where that is not known.
     """
     found: dict[str, StageMemory] = {}
     for part in recipe.parts():
         prefix = "" if part is recipe else f"{part.name}/"
         job = job_of(part, catalogue, _lengths(prepared, prefix))
-        found |= {f"{prefix}{stage.stage}": stage for stage in (estimate(job, outline) if job else ())}
+        stages = estimate(_decided(job, part, outline, there), outline) if job else ()
+        found |= {f"{prefix}{stage.stage}": stage for stage in stages}
     return found
 
 
@@ -138,8 +176,8 @@ def outlook(
         there: bytes of the device; ``None`` where that is not known.
     """
     job = job_of(recipe, catalogue, _lengths(prepared, ""))
-    changes = ways_to_fit(job, outline, there) if job else ()
-    return Outlook(stages=estimates(recipe, catalogue, outline, prepared), there=there, changes=changes)
+    changes = ways_to_fit(_decided(job, recipe, outline, there), outline, there) if job else ()
+    return Outlook(stages=estimates(recipe, catalogue, outline, prepared, there), there=there, changes=changes)
 
 
 def _lengths(prepared: Mapping[str, Mapping[str, float]], prefix: str) -> dict[str, Lengths]:
@@ -185,8 +223,10 @@ def _smaller_jobs(job: Job) -> Iterator[tuple[str, Job]]:
     train = job.train
     if train is None:
         return
-    if not train.gradient_checkpointing:
+    if not train.recomputes:
         yield "gradient_checkpointing = true", replace(job, train=replace(train, gradient_checkpointing=True))
+    if train.optimizer == "adamw":
+        yield 'optimizer = "adamw_8bit"', replace(job, train=replace(train, optimizer="adamw_8bit"))
     longest = job.lengths[train.data].longest
     if micro_batch(train, job.lengths[train.data]) > longest:
         fewer = replace(train, micro_batch_size=None, micro_batch_tokens=longest)

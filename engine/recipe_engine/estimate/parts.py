@@ -12,6 +12,8 @@ from recipe_engine.methods.fits import last
 from recipe_engine.methods.options import LoadFull, LoadInt8, LoadNf4
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recipe_engine.estimate.shapes import Shapes
     from recipe_engine.methods.options import AdaptLora
 
@@ -20,6 +22,9 @@ FLOAT32 = 4
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": FLOAT32}
 # bitsandbytes: a scale for each 64 weights; doubly quantized to a byte, with a float for each 256 of those.
 _BLOCK, _SCALES = 64, 256
+# bitsandbytes' optimizers: numbers that share a scale, from how many on a tensor's moments are in 8 bits, and from how
+# many on they are paged.
+_OPTIMIZER_BLOCK, _SMALL_FROM, _PAGED_FROM = 256, 4096, 100_000
 # Largest chunk of logits (recipe_engine.training.head), and what is there of each: itself in float32, its softmax and
 # their gradient.
 LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
@@ -35,9 +40,7 @@ _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
 
 def precision(load: object) -> int:
     """Bytes of a number in products and in whatever is not quantized."""
-    if isinstance(load, LoadFull):
-        return _BYTES[load.dtype]
-    return _BYTES[load.compute_dtype] if isinstance(load, LoadNf4 | LoadInt8) else FLOAT32
+    return _BYTES[load.precision] if isinstance(load, LOADS) else FLOAT32
 
 
 def weights(shapes: Shapes, load: object) -> int:
@@ -51,14 +54,34 @@ def weights(shapes: Shapes, load: object) -> int:
     return shapes.linear_numbers * precision(load) + others
 
 
+def factors(shapes: Shapes, options: AdaptLora) -> list[int]:
+    """Numbers of each factor of the adapters."""
+    return [options.rank * width for widths in shapes.targets(options).values() for width in widths]
+
+
 def adapter_numbers(shapes: Shapes, options: AdaptLora) -> int:
     """Weights of the adapters' factors."""
-    return sum(options.rank * (one + other) for one, other in shapes.targets(options).values())
+    return sum(factors(shapes, options))
 
 
-def optimizer_state(numbers: int) -> int:
-    """AdamW's two moments in float32."""
-    return 2 * FLOAT32 * numbers
+def optimizer_state(kind: str, tensors: Iterable[int], embedding: int = 0) -> int:
+    """AdamW's two moments, as bitsandbytes keeps those that are not PyTorch's; pages need not lie on the device.
+
+    Args:
+        kind: the option ``optimizer``.
+        tensors: numbers of each trained tensor but the embedding.
+        embedding: numbers of the embedding, where it is trained: its moments are never in 8 bits.
+    """
+    found = 0
+    for numbers, small in [*((numbers, kind.endswith("8bit")) for numbers in tensors), (embedding, False)]:
+        if kind.startswith("paged") and numbers >= _PAGED_FROM:
+            continue
+        found += (
+            round(2 * (1 + FLOAT32 / _OPTIMIZER_BLOCK) * numbers)
+            if small and numbers >= _SMALL_FROM
+            else (2 * FLOAT32 * numbers)
+        )
+    return found
 
 
 def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adapters: AdaptLora | None) -> int:

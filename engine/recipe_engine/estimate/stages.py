@@ -71,12 +71,12 @@ class Job:
     lengths: Mapping[str, Lengths]
 
 
-def job_of(recipe: Recipe, catalogue: Catalogue, prepared: Mapping[str, Lengths]) -> Job | None:
+def job_of(recipe: Recipe, catalogue: Catalogue | None, prepared: Mapping[str, Lengths]) -> Job | None:
     """The recipe's job; ``None`` where a plugin's methods decide what is in memory.
 
     Args:
         recipe: the recipe.
-        catalogue: what is installed.
+        catalogue: what is installed; ``None`` leaves the evaluations out.
         prepared: data sets that are prepared already; the rows of others may be as long as ``max_length`` allows.
     """
     adapt, train = recipe.adapt, recipe.train
@@ -86,20 +86,24 @@ def job_of(recipe: Recipe, catalogue: Catalogue, prepared: Mapping[str, Lengths]
         return None
     if train is not None and not isinstance(train.options, TrainSft):
         return None
-    evaluations = {}
-    for table in recipe.evaluate:
-        method = catalogue.methods["evaluate", table.method].descriptor
-        evaluations[table.instance] = method.answers(table.options) or table.options
     return Job(
         load=recipe.load.options,
         adapt=adapt.options if adapt else None,
         train=train.options if train else None,
-        evaluations=evaluations,
+        evaluations=_evaluations(recipe, catalogue) if catalogue else {},
         lengths={
             **{name: Lengths(data.table.max_length, data.table.max_length) for name, data in recipe.data.items()},
             **prepared,
         },
     )
+
+
+def _evaluations(recipe: Recipe, catalogue: Catalogue) -> dict[str, Any]:
+    found = {}
+    for table in recipe.evaluate:
+        method = catalogue.methods["evaluate", table.method].descriptor
+        found[table.instance] = method.answers(table.options) or table.options
+    return found
 
 
 def estimate(job: Job, outline: ModelOutline) -> list[StageMemory]:
@@ -124,20 +128,23 @@ def _loading(shapes: Shapes, job: Job) -> StageMemory:
 def _training(shapes: Shapes, job: Job, options: TrainSft) -> StageMemory:
     lengths = job.lengths[options.data]
     tokens, longest = micro_batch(options, lengths), lengths.longest
-    size = 2 if options.mixed_precision != "no" else parts.precision(job.load)
+    size = 2 if options.products != "no" else parts.precision(job.load)
     found = {"weights": parts.weights(shapes, job.load)}
     adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
     if adapters is None:
-        trained = shapes.linear_numbers + shapes.others
-        if options.mixed_precision != "no":  # autocast keeps its copies of the weights until the step's end
+        embedding = min(shapes.others, shapes.vocabulary * shapes.hidden)
+        tensors = [*(one * other for one, other in shapes.linear.values()), shapes.others - embedding]
+        if options.products != "no":  # autocast keeps its copies of the weights until the step's end
             found["weights in half precision"] = 2 * shapes.linear_numbers
     else:
-        trained = parts.adapter_numbers(shapes, adapters)
-        found["adapter"] = parts.FLOAT32 * trained
-    found["gradients"] = parts.FLOAT32 * trained
-    found["optimizer"] = parts.optimizer_state(trained)
+        embedding, tensors = 0, parts.factors(shapes, adapters)
+        found["adapter"] = parts.FLOAT32 * sum(tensors)
+    found["gradients"] = parts.FLOAT32 * (sum(tensors) + embedding)
+    found["optimizer"] = parts.optimizer_state(options.optimizer, tensors, embedding)
     layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
-    kept = size * tokens * shapes.hidden if options.gradient_checkpointing else layer
+    kept = size * tokens * shapes.hidden if options.recomputes else layer
+    if options.activation_offload:
+        kept = 0
     found["activations"] = shapes.layers * kept + max(layer, parts.head_activations(shapes, tokens))
     found["heap"] = parts.heap(shapes.layers * kept, layer)
     if not isinstance(job.load, LoadFull):

@@ -25,6 +25,7 @@ _SETTINGS = (
     ("seed", "seed", whole),
     ("learning_rate", "train.sft.learning_rate", number),
     ("gradient_checkpointing", "train.sft.gradient_checkpointing", bool),
+    ("activation_offloading", "train.sft.activation_offload", bool),
     ("early_stopping_patience", "train.sft.early_stopping_patience", whole),
     ("output_dir", "push.folder.path", text),
 )

@@ -18,7 +18,13 @@ ONE_DATA_SET = "a training reads one data set: join the rows in one file"
 ONE_PROMPT = "a row has one prompt here: put the input into it in the file"
 TOKENIZER_TEMPLATE = "the tokenizer's own chat template is taken"
 _UNREAD = (".tsv", ".arrow", ".txt")
-_FULL_PRECISION = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")
+_OPTIMIZERS = {
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
+    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit"), "adamw_8bit"),
+    **dict.fromkeys(("paged_adamw", "paged_adamw_32bit"), "paged_adamw"),
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+"""What other programs call an optimizer -> the option ``optimizer``; ``None`` for its default."""
 _SCHEDULES = {"constant_with_warmup": "constant"}
 _NO_SHAPE = "the fields of its rows are not known: a list of messages in the field messages is assumed"
 
@@ -113,10 +119,11 @@ def schedule(job: Job, key: str) -> None:
 
 
 def optimizer(job: Job, key: str) -> None:
-    """AdamW of full precision is the one that there is."""
+    """AdamW is the one that there is, its state in float32 or in 8 bits, paged or not."""
     name = job.get(key, text)
-    if name is not None and name not in _FULL_PRECISION:
+    if name is not None and name not in _OPTIMIZERS:
         job.lose(key, "AdamW with states in full precision is taken")
+    job.put("train.sft.optimizer", _OPTIMIZERS.get(name or ""), key)
     job.take("weight_decay", "train.sft.weight_decay", number)
     job.take("adam_beta1", "train.sft.adam_beta1", number)
     job.take("adam_beta2", "train.sft.adam_beta2", number)

@@ -15,6 +15,7 @@ _SETTINGS = (
     ("seed", "seed", whole),
     ("learning_rate", "train.sft.learning_rate", number),
     ("gradient_checkpointing", "train.sft.gradient_checkpointing", flag),
+    ("activation_offloading", "train.sft.activation_offload", flag),
     ("output_dir", "push.folder.path", text),
 )
 _LORA = (

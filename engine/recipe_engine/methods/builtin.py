@@ -30,6 +30,8 @@ from recipe_engine.training.ppo.options import TrainPpo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from recipe_engine.training.options import Training
+
 _TORCH = Requirement(package="torch", specifier=">=2.13")
 _TRANSFORMERS = Requirement(
     package="transformers",
@@ -74,8 +76,13 @@ _ASKING: dict[str, Any] = {
 _QUANTIZED_PACKAGES = (*_MODEL_PACKAGES, "bitsandbytes")
 
 
-def _bitsandbytes(layer: str) -> Requirement:
-    return Requirement(package="bitsandbytes", specifier=">=0.50", symbols=(f"bitsandbytes.nn:{layer}",), extra="nf4")
+def _bitsandbytes(symbol: str) -> Requirement:
+    return Requirement(package="bitsandbytes", specifier=">=0.50", symbols=(f"bitsandbytes.{symbol}",), extra="nf4")
+
+
+def _for_training(chosen: Training) -> tuple[Requirement, ...]:
+    """What a training's options need besides what every training needs."""
+    return (_bitsandbytes("optim:AdamW"),) if chosen.optimizer != "adamw" else ()
 
 
 @hookimpl(trylast=True)
@@ -96,7 +103,7 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadNf4,
         implementation="recipe_engine.methods.load_nf4:LoadNf4",
         gives="quantized_lm",
-        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear4bit")),
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("nn:Linear4bit")),
         packages=_QUANTIZED_PACKAGES,
     )
     yield Method(
@@ -105,7 +112,7 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadInt8,
         implementation="recipe_engine.methods.load_int8:LoadInt8",
         gives="quantized_lm",
-        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("Linear8bitLt")),
+        requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("nn:Linear8bitLt")),
         packages=_QUANTIZED_PACKAGES,
     )
 
@@ -153,6 +160,7 @@ def recipe_train_methods() -> Iterator[Method]:
         revision=4,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
+        requires_for=_for_training,
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         takes=frozenset({"causal_lm", "adapter"}),
@@ -168,6 +176,7 @@ def recipe_train_methods() -> Iterator[Method]:
         revision=3,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS, _ACCELERATE),
+        requires_for=_for_training,
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         data_kinds={role: frozenset({"preference"}) for role in ("train", "eval")},

@@ -94,7 +94,7 @@ def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tupl
 def full_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """``adapt.full`` trains the weights themselves, so they must be able to change a little."""
     load = before.get("load")
-    if isinstance(load, LoadFull) and load.dtype != "float32":
+    if isinstance(load, LoadFull) and load.precision != "float32":
         return [("train_only", _NEEDS_FLOAT32.format(key="dtype"), "load.dtype")]
     return []
 
@@ -178,9 +178,9 @@ _NEEDS_FLOAT32 = (
 def precision(load: Any) -> tuple[str, str]:
     """(key, value) of the option that says in which precision the weights of the model are held."""
     if isinstance(load, LoadFull):
-        return "dtype", load.dtype
+        return "dtype", load.precision
     if isinstance(load, LoadNf4 | LoadInt8):
-        return "compute_dtype", load.compute_dtype
+        return "compute_dtype", load.precision
     return "", "float32"  # of a plugin: it knows best
 
 

@@ -31,10 +31,10 @@ class LoadFull:
         source = request.inputs.source
         assert source is not None  # the graph gives every load node a source
         options: Options = request.options
-        (request.output / _SETTINGS).write_text(json.dumps({"dtype": options.dtype}) + "\n", encoding="utf-8")
+        (request.output / _SETTINGS).write_text(json.dumps({"dtype": options.precision}) + "\n", encoding="utf-8")
         gguf = gguf_file(source)
         if gguf is not None:
-            convert_gguf(source.local_path(gguf), request.output, options.dtype)
+            convert_gguf(source.local_path(gguf), request.output, options.precision)
             return StageResult(live=self.restore(request, request.output))
         # Where a model lies on this machine, and how that is spelled, must not change what is made of it.
         place = _ON_THIS_MACHINE if source.reference.startswith("file:") else source.reference
@@ -50,7 +50,7 @@ class LoadFull:
         assert source is not None  # as above
         owned = (artifact / _CONFIG).exists()
         folder = artifact if owned else source.local_path(_CONFIG).parent
-        return load_pretrained(folder, request.options.dtype, request.device)
+        return load_pretrained(folder, request.options.precision, request.device)
 
 
 def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:

@@ -29,7 +29,7 @@ class LoadInt8:
         from transformers import BitsAndBytesConfig
 
         quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=request.options.threshold)
-        save_quantized(request, request.options.compute_dtype, quantization)
+        save_quantized(request, request.options.precision, quantization)
         return StageResult(live=self.restore(request, request.output))
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:

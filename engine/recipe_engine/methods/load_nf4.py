@@ -26,7 +26,7 @@ class LoadNf4:
         Raises:
             UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
         """
-        save_quantized(request, request.options.compute_dtype, _quantization(request.options))
+        save_quantized(request, request.options.precision, _quantization(request.options))
         return StageResult(live=self.restore(request, request.output))
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
@@ -49,5 +49,5 @@ def _quantization(options: Options) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=options.double_quant,
-        bnb_4bit_compute_dtype=options.compute_dtype,
+        bnb_4bit_compute_dtype=options.precision,
     )

@@ -12,13 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_USUAL = "bfloat16"
+_AUTO = (
+    "auto is bfloat16 on a CPU and on GPUs that compute in it (compute capability 8.0), and on older ones float16 "
+    "where the training scales its loss, else float32"
+)
+
+
 @dataclass(frozen=True)
 class LoadFull:
     """Load the weights as they are, without quantization."""
 
-    dtype: Literal["bfloat16", "float32"] = option(
-        "Precision of the weights in memory and in the products.", default="bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
+        f"Precision of the weights in memory and in the products; {_AUTO}.", default="auto", plain=_USUAL
     )
+
+    @property
+    def precision(self) -> str:
+        """The dtype; that of most devices where nothing has decided it."""
+        return _USUAL if self.dtype == "auto" else self.dtype
 
 
 @dataclass(frozen=True)
@@ -26,9 +38,14 @@ class LoadNf4:
     """Quantize the linear layers to 4-bit NormalFloat (Dettmers et al., 2023: QLoRA)."""
 
     double_quant: bool = option("Quantize the quantization constants too: 0.4 bits a weight less.", default=True)
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = option(
-        "Precision of the products and of what is not quantized.", default="bfloat16"
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
+        f"Precision of the products and of what is not quantized; {_AUTO}.", default="auto", plain=_USUAL
     )
+
+    @property
+    def precision(self) -> str:
+        """The dtype; that of most devices where nothing has decided it."""
+        return _USUAL if self.compute_dtype == "auto" else self.compute_dtype
 
 
 @dataclass(frozen=True)
@@ -41,9 +58,14 @@ class LoadInt8:
         default=6.0,
         minimum=0,
     )
-    compute_dtype: Literal["bfloat16", "float16", "float32"] = option(
-        "Precision of what is not quantized.", default="bfloat16"
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
+        f"Precision of what is not quantized; {_AUTO}.", default="auto", plain=_USUAL
     )
+
+    @property
+    def precision(self) -> str:
+        """The dtype; that of most devices where nothing has decided it."""
+        return _USUAL if self.compute_dtype == "auto" else self.compute_dtype
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
 
 def load_quantized(request: StageRequest, artifact: Path) -> Any:
     """The model of an artifact, in evaluation mode and frozen."""
-    model = load_pretrained(artifact, request.options.compute_dtype, request.device)
+    model = load_pretrained(artifact, request.options.precision, request.device)
     _give_back_memory()
     return model
 

@@ -64,11 +64,13 @@ class Worker:
     def run(self, command: Mapping[str, Any]) -> None:
         """Run one node and answer ``done``; whatever goes wrong is raised."""
         node = self._nodes[command["node"]]
+        node["options"] = command["options"]  # what was not decided yet when the worker began is decided now
         self._artifacts.update({name: Path(path) for name, path in command["artifacts"].items()})
         self._channel.asks_for_stop = False
         method = self._catalogue.methods.get((node["stage"], node["method"]))
         if method is not None:
             check_symbols(method.descriptor.requires)
+            check_symbols(method.descriptor.requires_for(self._options(node)))
         output, work = Path(command["output"]), Path(command["work"])
         output.mkdir()  # by its own user, who may be another one in a container
         work.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipe_engine.training.optimizers import kept_state, restore_state
 from recipe_registry import sha256_file
 from recipe_registry.durable import commit_directory, remove_tree
 
@@ -34,7 +35,7 @@ def save(folder: Path, step: int, model: Any, optimizer: Any, documents: Mapping
         folder: the work area; older checkpoints in it are removed, :data:`KEEP` stay, and those that these need.
         step: optimizer steps done.
         model: its parameters that require gradients are saved.
-        optimizer: a torch optimizer over exactly those parameters.
+        optimizer: an optimizer of torch or bitsandbytes over exactly those parameters.
         documents: whatever else the loop needs: name -> JSON, each a file of its own.
         needs: step of an older checkpoint without which this one is of no use; 0 for none.
     """
@@ -98,13 +99,13 @@ def restore_model_and_optimizer(checkpoint: Path, model: Any, optimizer: Any) ->
 
     restore_model(checkpoint, model)
     saved = load_file(checkpoint / _OPTIMIZER)
+    states: dict[Any, dict[str, Any]] = {}
     for name, parameter in _trainable(model).items():
         prefix = f"{name}:"
-        optimizer.state[parameter] = {
-            key.removeprefix(prefix): _placed(key, tensor, parameter)
-            for key, tensor in saved.items()
-            if key.startswith(prefix)
+        states[parameter] = {
+            key.removeprefix(prefix): tensor for key, tensor in saved.items() if key.startswith(prefix)
         }
+    restore_state(optimizer, states)
 
 
 def restore_generators(checkpoint: Path) -> None:
@@ -128,13 +129,8 @@ def _optimizer_tensors(optimizer: Any, trainable: Mapping[str, Any]) -> dict[str
     return {
         f"{name}:{key}": tensor.detach().cpu().contiguous()
         for name, parameter in trainable.items()
-        for key, tensor in optimizer.state[parameter].items()
+        for key, tensor in kept_state(optimizer.state[parameter]).items()
     }
-
-
-def _placed(key: str, tensor: Any, parameter: Any) -> Any:
-    # AdamW keeps its step count on the CPU unless it is fused; the moments live beside the parameter.
-    return tensor if key.endswith(":step") and parameter.device.type == "cpu" else tensor.to(parameter.device)
 
 
 def _generator_states() -> dict[str, Any]:

@@ -89,14 +89,16 @@ def train_task(request: StageRequest, task: Task) -> Trace:
     resumed = checkpoint.latest(request.work)
     if resumed is not None:
         reporter.message(f"going on from the checkpoint of step {int(resumed.name.removeprefix('step-'))}")
-    with _in_training(task, recompute=options.gradient_checkpointing):
+    with _in_training(task, recompute=options.recomputes):
         if task.layout == "packed":
             prove_isolation(task.language_model, task.rows)
         trainer = PlannedTrainer(
             objective=task.objective,
             plan=plan,
             load=lambda positions: {PARTS: [task.batch(part) for part in _parts(options, positions, task.lengths)]},
-            mixed_precision=options.mixed_precision,
+            mixed_precision=options.products,
+            optimizer=options.optimizer,
+            offload=options.activation_offload,
             work=request.work,
             progress=watch.progress,
             model=task.model,

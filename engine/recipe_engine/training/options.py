@@ -74,6 +74,11 @@ class Training:
     max_grad_norm: float = option("Gradients are scaled down to this norm; 0 for no clipping.", default=1.0, minimum=0)
     adam_beta1: float = option("AdamW's decay of the first moment.", default=0.9, minimum=0, below=1)
     adam_beta2: float = option("AdamW's decay of the second moment.", default=0.999, minimum=0, below=1)
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = option(
+        "AdamW, its two moments in float32 or in 8 bits (Dettmers et al., 2022); paged ones move to the machine's "
+        "memory where a GPU's is full, and need a GPU. All but adamw are those of bitsandbytes.",
+        default="adamw",
+    )
     eval_steps: int | None = option(
         "Measure the loss on eval_data each time after so many steps.",
         default=None,
@@ -106,13 +111,17 @@ class Training:
         in_key=False,
         unit="optimizer steps",
     )
-    gradient_checkpointing: bool = option(
-        "Compute activations again in the backward pass instead of keeping them: less memory, more time.",
-        default=False,
+    gradient_checkpointing: bool | Literal["auto"] = option(
+        "Compute activations again in the backward pass instead of keeping them: less memory, more time. auto does so "
+        "where the training would not fit the device otherwise, as an estimate for rows of max_length says.",
+        default="auto",
+        plain=False,
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = option(
-        "Precision of the products in training, beside weights in a higher one; fp16 scales the loss and needs a GPU.",
-        default="no",
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "Precision of the products in training, beside weights in a higher one; fp16 scales the loss and needs a GPU. "
+        "auto is fp16 on a GPU where the weights are in float16, else no.",
+        default="auto",
+        plain="no",
     )
 
     @property
@@ -127,13 +136,30 @@ class Training:
             return self.micro_batch_tokens
         return min(self.batch_tokens, self.micro_batch_tokens or MICRO_BATCH_TOKENS)
 
+    activation_offload: bool = option(
+        "Activations wait for the backward pass in the machine's memory instead of the GPU's: less of that, more time.",
+        default=False,
+        in_key=False,
+    )
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are computed again; they are not where nothing has decided it."""
+        return self.gradient_checkpointing is True
+
+    @property
+    def products(self) -> Literal["no", "bf16", "fp16"]:
+        """Precision of the products; that of the weights where nothing has decided it."""
+        return "no" if self.mixed_precision == "auto" else self.mixed_precision
+
     def data_sets(self) -> Mapping[str, str]:
         """Role -> data set."""
         return {"train": self.data} | ({"eval": self.eval_data} if self.eval_steps else {})
 
     def devices(self) -> frozenset[Device]:
-        """Where it can train: half precision with a scaled loss is a matter of GPUs."""
-        return frozenset({"cuda"}) if self.mixed_precision == "fp16" else DEVICES
+        """Where it can train: half precision with a scaled loss, pages and a second memory are matters of GPUs."""
+        on_gpu = self.mixed_precision == "fp16" or self.optimizer.startswith("paged") or self.activation_offload
+        return frozenset({"cuda"}) if on_gpu else DEVICES
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""
@@ -146,6 +172,8 @@ class Training:
             found.append(("micro_batch_tokens", "micro_batch_size is given too: give one of the two"))
         if self.micro_batch_size is not None and self.batch_tokens is None and self.rows % self.micro_batch_size:
             found.append(("micro_batch_size", f"it must divide batch_size, which is {self.rows}"))
+        if self.activation_offload and self.recomputes:
+            found.append(("activation_offload", "gradient_checkpointing leaves nothing that could wait elsewhere"))
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +11,8 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers import Trainer, TrainerCallback  # noqa: TID253 -- a class body needs its base
 
 from recipe_engine.training import checkpoint
+from recipe_engine.training.offload import offloaded
+from recipe_engine.training.optimizers import adamw
 from recipe_engine.training.weights import WEIGHTS, WeightDigests
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class ResumableTrainer(Trainer):
         plan: the batches.
         load: from the positions of one micro-batch to its tensors.
         work: folder for checkpoints.
+        optimizer: which AdamW, as the option ``optimizer`` of the built-in trainings says it.
         **trainer_arguments: of the class behind it: ``model``, ``args``, ``callbacks`` and what else it takes.
     """
 
@@ -48,12 +52,14 @@ class ResumableTrainer(Trainer):
         plan: Plan,
         load: Callable[[Sequence[int]], Any],
         work: Path,
+        optimizer: str = "adamw",
         **trainer_arguments: Any,
     ) -> None:
         super().__init__(**trainer_arguments)
         self._plan = plan
         self._load = load
         self._work = work
+        self._kind = optimizer
         self.add_callback(WeightDigests(self.model))
 
     def get_train_dataloader(self) -> Any:
@@ -70,14 +76,15 @@ class ResumableTrainer(Trainer):
         """AdamW with decay on weights only."""
         del model
         decayed, spared = decay_groups(self.model)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = adamw(
+            self._kind,
+            self.model,
             [
                 {"params": decayed, "weight_decay": self.args.weight_decay},
                 {"params": spared, "weight_decay": 0.0},
             ],
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
-            fused=True,
         )
         return self.optimizer
 
@@ -152,15 +159,23 @@ class PlannedTrainer(ResumableTrainer):
         objective: what is made small.
         progress: how the evaluation loss went; it is filled from the checkpoint that a training goes on from.
         mixed_precision: ``no``, or the dtype of the products: ``bf16``, ``fp16``.
+        offload: let activations wait in the machine's memory.
         **arguments: of :class:`ResumableTrainer`.
     """
 
     def __init__(
-        self, *, objective: Objective, progress: Progress, mixed_precision: str = "no", **arguments: Any
+        self,
+        *,
+        objective: Objective,
+        progress: Progress,
+        mixed_precision: str = "no",
+        offload: bool = False,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self._objective = objective
         self._progress = progress
+        self._offload = offload
         self._products = _DTYPES[mixed_precision]
         # The Trainer's own switch would leave a changed forward method on the model; this leaves nothing.
         self._scaler = torch.amp.GradScaler(self.args.device.type) if mixed_precision == "fp16" else None
@@ -180,8 +195,9 @@ class PlannedTrainer(ResumableTrainer):
     ) -> Any:
         """Mean over the items of the whole optimizer step, however it is cut into micro-batches."""
         del return_outputs
-        on = self._products is not None
-        with torch.autocast(self.args.device.type, dtype=self._products, enabled=on):
+        on, device = self._products is not None, self.args.device.type
+        elsewhere = offloaded(model, pinned=device == "cuda") if self._offload else nullcontext()
+        with elsewhere, torch.autocast(device, dtype=self._products, enabled=on):
             return self._objective.loss(model, inputs) / num_items_in_batch
 
     def _clip_grad_norm(self, model: Any) -> Any:

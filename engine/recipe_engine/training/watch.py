@@ -93,7 +93,7 @@ class Watch(TrainerCallback):
 
     def _check(self, step: int, entry: dict[str, Any]) -> None:
         loss, norm = entry["loss"], entry.get("grad_norm", 0.0)
-        if math.isfinite(loss) and not math.isfinite(norm) and self._options.mixed_precision == "fp16":
+        if math.isfinite(loss) and not math.isfinite(norm) and self._options.products == "fp16":
             # The scaled gradient overflowed: the optimizer skipped the step, and the scale is halved.
             del entry["grad_norm"]
         elif not math.isfinite(loss) or not math.isfinite(norm):

@@ -43,7 +43,7 @@ lora_target_modules: [q_proj, v_proj]
 gradient_accumulation_steps: 4
 micro_batch_size: 2
 num_epochs: 2
-optimizer: adamw_bnb_8bit
+optimizer: lion_8bit
 lr_scheduler: cosine
 learning_rate: 2e-4
 train_on_inputs: true
@@ -325,6 +325,26 @@ def test_whole_models_are_trained_in_float32_with_products_in_half_precision(fol
     assert found["adapt"] == {"full": {}}
     assert found["load"] == {"full": {"dtype": "float32"}}
     assert found["train"]["sft"]["mixed_precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("adamw_torch", None),
+        ("adamw_8bit", "adamw_8bit"),
+        ("adamw_bnb_8bit", "adamw_8bit"),
+        ("paged_adamw_32bit", "paged_adamw"),
+        ("paged_adamw_8bit", "paged_adamw_8bit"),
+    ],
+)
+def test_optimizers_by_the_names_of_other_programs(folder: Path, name: str, ours: str | None) -> None:
+    for peer, text in (
+        ("axolotl", AXOLOTL.replace("lion_8bit", name)),
+        ("llamafactory", f"{LLAMAFACTORY}optim: {name}\n"),
+        ("trl", f"{TRL}optim: {name}\n"),
+    ):
+        assert tree(peer, text, folder)["train"]["sft"].get("optimizer") == ours
+        assert not {"optim", "optimizer"} & lost(peer, text, folder).keys()
 
 
 def test_what_is_refused_here_is_left_out_and_said(folder: Path) -> None:

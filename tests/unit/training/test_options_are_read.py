@@ -26,6 +26,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "max_grad_norm": {"max_grad_norm": 0.5},
     "adam_beta1": {"adam_beta1": 0.8},
     "adam_beta2": {"adam_beta2": 0.9},
+    "optimizer": {"optimizer": "adamw_8bit"},
     "loss_on": {"loss_on": "all"},
     "mixed_precision": {"mixed_precision": "bf16"},
     # The evaluation loss cannot fall by so much, so the second evaluation is the last.
@@ -35,6 +36,7 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "eval_steps": {"eval_steps": 1},
     "checkpoint_steps": {"checkpoint_steps": 1},
     "gradient_checkpointing": {"gradient_checkpointing": True},
+    "activation_offload": {"activation_offload": True},
 }
 # Names of data sets, read by the graph; micro-batches and layouts, whose sums round differently and mean the same: of
 # them test_packing.py has more to say, and test_ending.py of the last two.
