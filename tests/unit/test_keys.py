@@ -108,6 +108,7 @@ def test_options_at_their_defaults_change_nothing(folder: Path) -> None:
 
 def test_options_that_only_say_how_often_change_nothing(folder: Path) -> None:
     assert changed(folder, "train.sft.checkpoint_steps=3") == set()
+    assert changed(folder, 'train.sft.report_to=["tensorboard"]') == set()
 
 
 def test_another_name_of_a_data_set_changes_no_key(folder: Path) -> None:

@@ -34,6 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 NO_CHANGE: dict[str, dict[str, Any]] = {
     "eval_steps": {"eval_steps": 1},
     "checkpoint_steps": {"checkpoint_steps": 1},
+    "report_to": {"report_to": ("tensorboard",)},
     "gradient_checkpointing": {"gradient_checkpointing": True},
 }
 # Names of data sets, read by the graph; micro-batches and layouts, whose sums round differently and mean the same: of
