@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade --constraint constraints.txt pip
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[docker,harness,metrics,nf4,postgres,s3]' --group dev
+		--editable '.[docker,harness,metrics,nf4,postgres,s3,tracking]' --group dev
 	@touch $@
 
 SERVERS := docker.io docker-registry mmdebstrap postgresql skopeo

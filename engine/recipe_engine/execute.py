@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
+from recipe_engine.curves import drawn
 from recipe_engine.decisions import on_device
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from recipe_engine.curves import Draw
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry
@@ -333,12 +335,18 @@ class Execution:
         staging = self._output_folder() / key.rpartition(":")[2]
         kept = work if node.stage in RESUMED_STAGES else None
         work = kept or self._output_folder() / "work"
-        command = {"type": "run", "node": node.id, "options": dict(node.options), "output": str(staging)}
-        with failures_told(self._catalogue, info):
+        command = {
+            "type": "run",
+            "node": node.id,
+            "options": dict(node.options),
+            "output": str(staging),
+            "work": str(work),
+        }
+        warn = self._journal.reporter(node.id).message
+        curves = drawn(node.options, self._journal.curves_of(node.id), work, warn)
+        with failures_told(self._catalogue, info), curves as draw:
             try:
-                answer = worker.ask(
-                    command | {"work": str(work), "artifacts": self._artifact_paths()}, self._pass_on(info), kept
-                )
+                answer = worker.ask(command | {"artifacts": self._artifact_paths()}, self._pass_on(info, draw), kept)
                 write_bytes(staging / METRICS_FILE, _json_line(answer["metrics"]))
                 artifact = store.commit(staging, [Reference(**item) for item in answer["references"]])
             except BaseException:  # Ctrl-C between the worker's answer and the commit too
@@ -379,11 +387,12 @@ class Execution:
         base = base_name(self._recipe, self._planner.resolution)
         return Publisher(self._recipe, base, self._catalogue, self._registry, self._journal)
 
-    def _pass_on(self, info: NodeInfo) -> Callable[[dict[str, Any]], None]:
+    def _pass_on(self, info: NodeInfo, draw: Draw) -> Callable[[dict[str, Any]], None]:
         def pass_on(answer: dict[str, Any]) -> None:
             kind = answer.pop("type")
             if kind == "metrics":
                 step, values = answer["step"], answer["values"]
+                draw(step, values)
                 tell(self._catalogue, "recipe_metrics_logged", node=info, step=step, metrics=values)
             self._journal.emit(f"node_{kind}", **answer)
 

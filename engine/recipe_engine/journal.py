@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recipe_registry import Registry
 
 EVENTS_VERSION = 1
+CURVES_FOLDER = "tensorboard"
 _STATUSES: Mapping[type[Exception], str] = {Interrupted: "interrupted", PushUnverified: "push-unverified"}
 Emit = Callable[[dict[str, Any]], None]
 
@@ -153,6 +154,10 @@ class Journal:
     def keep_lock(self, lock: Mapping[str, Any]) -> None:
         """Keep the lock that fits the run beside its recipe, where whoever opens the recipe finds it."""
         write_json(self.lock_file, lock)
+
+    def curves_of(self, node_id: str) -> Path:
+        """The folder for the curves of a node."""
+        return self.folder / CURVES_FOLDER / node_id.replace("/", ".")
 
     @property
     def lock_file(self) -> Path:

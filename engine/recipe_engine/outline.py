@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import ModelOutline
+from recipe_engine.curves import WRITERS, chosen_writers
 from recipe_engine.errors import InvalidRecipe, UnfitEnvironment
 from recipe_engine.lazy import unmet
 from recipe_engine.lock import source_requests
@@ -105,6 +106,8 @@ def missing_packages(recipe: Recipe, catalogue: Catalogue, nodes: Sequence[Node]
             yield from unmet((*registered.descriptor.requires, *node.requires), registered.plugin)
         for name in node.reward_sources if node.container is None else ():
             yield from unmet(catalogue.rewards[name].descriptor.requires, catalogue.rewards[name].plugin)
+        # Curves are written here, wherever the node runs.
+        yield from unmet(WRITERS[name] for name in chosen_writers(node.options))
     for request in source_requests(recipe, Path()).values():
         source = catalogue.sources[request.reference.partition(":")[0]]
         yield from unmet(source.descriptor.requires, source.plugin)

@@ -108,6 +108,7 @@ def test_options_at_their_defaults_change_nothing(folder: Path) -> None:
 
 def test_options_that_only_say_how_often_change_nothing(folder: Path) -> None:
     assert changed(folder, "train.sft.checkpoint_steps=3") == set()
+    assert changed(folder, 'train.sft.report_to=["tensorboard"]') == set()
 
 
 def test_another_name_of_a_data_set_changes_no_key(folder: Path) -> None:
@@ -176,7 +177,7 @@ def test_components_are_what_they_say() -> None:
         "format": 2,
         "stage": "train",
         "method": "sft",
-        "revision": 3,
+        "revision": 4,
         "options": {"learning_rate": 1e-3},
         "inputs": {"model": "sha256:aa"},
         "seed": node_seed(7, "train"),

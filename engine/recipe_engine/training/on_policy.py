@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from recipe_engine.options import Reward, option
+from recipe_engine.training.reporting import REPORT_TO, ReportTo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ class OnPolicy:
     samples: int = option(
         "Answers of each step that are kept in the run record.", default=2, minimum=0, in_key=False, unit="answers"
     )
+    report_to: ReportTo = option(REPORT_TO, default=(), in_key=False)
     checkpoint_steps: int = option(
         "Write a checkpoint each time after so many steps; a killed run goes on from the last one.",
         default=10,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from recipe_engine.descriptors import DEVICES, Device
 from recipe_engine.options import option
+from recipe_engine.training.reporting import REPORT_TO, ReportTo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,6 +105,7 @@ class Training:
         default=False,
         needs="eval_steps",
     )
+    report_to: ReportTo = option(REPORT_TO, default=(), in_key=False)
     checkpoint_steps: int = option(
         "Write a checkpoint each time after so many steps; a killed run goes on from the last one.",
         default=50,

@@ -1,12 +1,14 @@
 """Attention within each row of a packed sequence, for every model that uses transformers' registry of functions.
 
-The rows of a micro-batch lie end to end in one sequence of shape (1, total), in pieces where several begin alike. Each
-piece attends to itself and to what its row begins with: in plain products where it is short, which is faster on a CPU,
-and by PyTorch's fused attention where it is long.
+The rows of a micro-batch lie end to end in one sequence of shape (1, total), in pieces where several begin alike. On a
+GPU, PyTorch's kernel for rows of various lengths attends within all of them in one call, where it can. Anywhere else
+each piece attends to itself and to what its row begins with: in plain products where it is short, which is faster on a
+CPU, and by PyTorch's fused attention where it is long.
 """
 
 from __future__ import annotations
 
+import itertools
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,12 @@ SEGMENTS = "segments"
 # Up to here the products of all heads are faster than the fused kernel, and their scores take less memory than what
 # the layer keeps of the row anyway.
 LONGEST_IN_PRODUCTS = 512
+# What FlashAttention 2, which is behind torch.nn.attention.varlen, can do: half precision, GPUs from Ampere on, heads
+# whose width is a multiple of 8; from 193 to 224 some of these GPUs have no backward pass (PyTorch, sdp_utils.cpp and
+# flash_api.cpp).
+_HALVES = frozenset({torch.bfloat16, torch.float16})
+_WIDTHS = frozenset({*range(8, 193, 8), 256})
+_FIRST_GPU = (8, 0)
 
 
 class Segments:
@@ -41,6 +49,14 @@ class Segments:
         self.lengths = list(lengths)
         self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
         self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._bounds: dict[torch.device, torch.Tensor] = {}
+
+    def bounds(self, device: torch.device) -> torch.Tensor:
+        """Where rows begin and the last ends: (rows + 1) in int32; made once for all layers."""
+        if device not in self._bounds:
+            ends = [0, *itertools.accumulate(self.lengths)]
+            self._bounds[device] = torch.tensor(ends, dtype=torch.int32, device=device)
+        return self._bounds[device]
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> Segments:
@@ -82,7 +98,7 @@ class Segments:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """What an architecture asks of its attention."""
 
     segments: Segments
@@ -149,20 +165,61 @@ def attention_by_row(
     if segments is None:
         raise ValueError("the model does not hand on where the rows of a packed sequence begin and end")
     scaling = asked.get("scaling")
-    form = _Form(
+    form = Form(
         segments=segments,
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
         dropout=asked.get("dropout", 0.0),
         window=asked.get("sliding_window"),
         softcap=asked.get("softcap"),
     )
+    if is_one_call(query, key, value, form):
+        return one_call(query, key, value, form), None
     # Slices would cost a whole zero-filled sequence each in the backward pass.
     queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
     pieces = zip(queries, segments.joined(keys), segments.joined(values), strict=True)
     return torch.cat([_piece(*piece, form) for piece in pieces], dim=1), None
 
 
-def _piece(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form) -> torch.Tensor:
+def is_one_call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Form) -> bool:
+    """Whether :func:`one_call` can be asked: a matter of the device, the precision and the form, never of a try."""
+    return (
+        query.device.type == "cuda"
+        and set(form.segments.parents) == {None}
+        and _dtype_of_products(query) in _HALVES
+        and query.shape[3] == key.shape[3] == value.shape[3]
+        and query.shape[3] in _WIDTHS
+        and query.shape[1] % key.shape[1] == 0
+        and form.softcap is None
+        and not form.dropout
+        and torch.cuda.get_device_capability(query.device) >= _FIRST_GPU
+    )
+
+
+def one_call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Form) -> torch.Tensor:
+    """(1, total, heads, width): all rows at once, by PyTorch's kernel; arguments as of :func:`attention_by_row`."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = form.segments.bounds(query.device), max(form.segments.lengths)
+    # The kernel counts the tokens that are seen before the own, and none after it.
+    before = form.window - 1 if form.window is not None and form.window < longest else -1
+    dtype = _dtype_of_products(query)  # autocast does not know this kernel
+    queries, keys, values = (part.squeeze(0).transpose(0, 1).to(dtype) for part in (query, key, value))
+    out: torch.Tensor = varlen_attn(
+        queries,
+        keys,
+        values,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=form.scaling,
+        window_size=(before, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.unsqueeze(0)
+
+
+def _piece(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Form) -> torch.Tensor:
     """(1, length, heads, width) of one piece, whose keys and values are those of its row up to its end."""
     shape = query.shape[2], key.shape[2]
     window = form.window if form.window is not None and form.window < shape[1] else None
@@ -185,12 +242,16 @@ def _piece(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _F
 
 def _is_better_in_products(query: torch.Tensor) -> bool:
     """Not on a GPU, where each product is a launch; not in float16, which has no room for a scaled loss's gradients."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    return bool(query.device.type == "cpu" and dtype != torch.float16)
+    return bool(query.device.type == "cpu" and _dtype_of_products(query) != torch.float16)
+
+
+def _dtype_of_products(query: torch.Tensor) -> torch.dtype:
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
 def _by_products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: _Form, window: int | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Form, window: int | None
 ) -> torch.Tensor:
     _, heads, length, width = query.shape
     key_heads = key.shape[1]

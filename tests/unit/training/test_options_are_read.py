@@ -35,6 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 NO_CHANGE: dict[str, dict[str, Any]] = {
     "eval_steps": {"eval_steps": 1},
     "checkpoint_steps": {"checkpoint_steps": 1},
+    "report_to": {"report_to": ("tensorboard",)},
     "gradient_checkpointing": {"gradient_checkpointing": True},
     "activation_offload": {"activation_offload": True},
 }

@@ -57,6 +57,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 NO_CHANGE: dict[str, dict[str, Any]] = {
     "samples": {"samples": 0},
     "checkpoint_steps": {"checkpoint_steps": 1},
+    "report_to": {"report_to": ("tensorboard",)},
 }
 # The name of a data set, read by the graph; rewards, of which test_rewards.py has more to say; the passes over the
 # prompts, below; how answers are written and lie in memory: test_ppo_rollout.py and test_ppo_learning.py.
