@@ -1,8 +1,9 @@
 """What is learned for which CPU time: recipes/rlhf/cheerful.toml by several methods and seeds, and a picture of it.
 
 ``python -m tests.bench.learning ppo:1 ppo:2 grpo:1`` runs these, each a real ``recipe run`` in ``$RECIPE_HOME``, and
-keeps the curves in ``build/learning``; without arguments it draws all curves that are there as ``docs/learning.svg``
-and prints a table.
+keeps the curves in ``build/learning``; ``trl-ppo:1`` does it by the last TRL that had PPO, in ``build/trl-peer``, which
+``make bench-ppo`` makes. Without arguments it draws all curves that are there as ``docs/learning.svg`` and prints a
+table. All compute with one thread.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tests.bench.measure import COMMAND
 from tests.bench.picture import Line, Panel, picture
+from tests.bench.ppo import PEER
+
+from recipe_engine.lock import Hardware
+from recipe_engine.runners.process import worker_environment
 
 RECIPES = Path("recipes")
 RECIPE = Path("rlhf/cheerful.toml")
 CURVES = Path("build/learning")
 PICTURE = Path("docs/learning.svg")
 ONLY_PPO = ("value_learning_rate",)
-COLOURS = {"ppo": "#0969da", "rloo": "#1a7f37", "grpo": "#bc4c00"}
+COLOURS = {"ppo": "#0969da", "rloo": "#1a7f37", "grpo": "#bc4c00", "trl-ppo": "#8250df"}
+THEIRS = "trl-ppo"
+EXPORT = """
+[push.folder]
+path = "base"
+merged = true
+"""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,11 +48,23 @@ def under(method: str, recipe: str) -> str:
 
 
 def written(folder: Path, method: str) -> Path:
-    """The recipe with another header, in a copy of all recipes."""
+    """The recipe with another header, in a copy of all recipes, whose graph computes with one thread."""
     shutil.copytree(RECIPES, folder / "recipes")
     file = folder / "recipes" / RECIPE
-    file.write_text(under(method, file.read_text(encoding="utf-8")), encoding="utf-8")
+    for part in (file, file.with_name("sft.toml")):
+        text = under(method, part.read_text(encoding="utf-8"))
+        part.write_text(text.replace("\nseed = ", "\nthreads = 1\nseed = ", 1), encoding="utf-8")
     return file
+
+
+def base(recipe: Path) -> Path:
+    """What the recipe starts from, whole weights that any program loads, in a folder beside it."""
+    parts = recipe.with_name("sft.toml").read_text(encoding="utf-8").split("\n[")
+    kept = [part for part in parts if not part.startswith(("evaluate.", "data.eval]"))]
+    export = recipe.with_name("base.toml")
+    export.write_text("\n[".join(kept) + EXPORT, encoding="utf-8")
+    subprocess.run([COMMAND, "run", str(export)], check=True, stdout=subprocess.DEVNULL)
+    return recipe.with_name("base")
 
 
 def cpu_seconds(process: int) -> float:
@@ -69,7 +93,7 @@ def learned(method: str, seed: int) -> list[dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         recipe = written(Path(folder), method)
-        command = [str(Path(sys.executable).with_name("recipe")), "run", str(recipe), "--set", f"seed={seed}", "--json"]
+        command = [str(COMMAND), "run", str(recipe), "--set", f"seed={seed}", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
         began, entries = 0.0, []
@@ -86,10 +110,20 @@ def learned(method: str, seed: int) -> list[dict[str, Any]]:
     return entries
 
 
+def learned_by_trl(seed: int) -> list[dict[str, Any]]:
+    """The same by TRL's PPOTrainer, which prints such entries."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = written(Path(folder), "ppo")
+        command = [*map(str, (PEER, "-m", "tests.bench.learning_peer", recipe, base(recipe), seed))]
+        surroundings = worker_environment(os.environ, Hardware("cpu", 1, ()))
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=surroundings, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def curves() -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
     """Method, seed and entries of all that was measured."""
     for file in sorted(CURVES.glob("*.json")):
-        method, _, seed = file.stem.partition("-")
+        method, _, seed = file.stem.rpartition("-")
         yield method, int(seed), json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -113,7 +147,7 @@ def main() -> None:
     CURVES.mkdir(parents=True, exist_ok=True)
     for asked in sys.argv[1:]:
         method, _, seed = asked.partition(":")
-        entries = learned(method, int(seed))
+        entries = learned_by_trl(int(seed)) if method == THEIRS else learned(method, int(seed))
         (CURVES / f"{method}-{seed}.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     if sys.argv[1:]:
         return
@@ -122,7 +156,7 @@ def main() -> None:
     for name, number, entries in measured:
         score, divergence = (fmean(entry[key] for entry in entries[-3:]) for key in ("score", "kl"))
         print(
-            f"{name:<5} seed {number}: score {entries[0]['score']:.2f} -> {score:.2f}, KL {divergence:.2f}, "
+            f"{name:<7} seed {number}: score {entries[0]['score']:.2f} -> {score:.2f}, KL {divergence:.2f}, "
             f"{entries[-1]['cpu']:.0f} CPU s for {len(entries)} steps"
         )
 

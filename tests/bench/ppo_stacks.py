@@ -2,7 +2,8 @@
 
 ``python -m tests.bench.ppo_stacks NAME FOLDER`` answers ``batch`` with the CPU seconds of one batch, of 32 prompts,
 answers of 48 tokens and four passes, without the set-up, ``writing`` with those of the answers alone, ``drift`` with
-the MiB by which the process grew from its fifth to its fiftieth batch. Nothing of the peer's process is ours.
+the MiB by which the process grew from its fifth to its fiftieth batch, ``peak 8`` with the MiB that it held at most by
+the end of a batch of 8 prompts. Nothing of the peer's process is ours.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ import torch
 PROMPTS, NEW_TOKENS, PASSES, EVERY = 32, 48, 4, 2
 FIRST, LAST = 5, 50
 PAD = 0
-DRIFT = "drift"
+DRIFT, PEAK = "drift", "peak"
 
 
-def prompts(vocabulary: int, batches: int = 1) -> list[list[int]]:
+def batch(asked: str) -> int:
+    """Prompts of a batch."""
+    return int(asked.removeprefix(PEAK)) if asked.startswith(PEAK) else PROMPTS
+
+
+def prompts(vocabulary: int, count: int) -> list[list[int]]:
     """Prompts of 12 to 40 random tokens."""
     generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(12, 41, (PROMPTS * batches,), generator=generator).tolist()
+    lengths = torch.randint(12, 41, (count,), generator=generator).tolist()
     return [torch.randint(3, vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
@@ -36,6 +42,12 @@ def resident() -> float:
     """MiB of this process in memory."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 2**20
+
+
+def high_water() -> float:
+    """MiB that this process held in memory at most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def lora() -> Any:
@@ -62,11 +74,11 @@ def ours(folder: Path, asked: str) -> float:
     steps = LAST if asked == DRIFT else 1
     rows = [
         Row(number, tuple(ids), (False,) * len(ids), len(ids), "", "")
-        for number, ids in enumerate(prompts(model.config.vocab_size, steps))
+        for number, ids in enumerate(prompts(model.config.vocab_size, batch(asked) * steps))
     ]
     options = TrainPpo(
         reward=(),  # the loop is given its score
-        batch_size=PROMPTS,
+        batch_size=batch(asked),
         max_new_tokens=NEW_TOKENS,
         ppo_epochs=PASSES,
         learning_rate=1e-3,
@@ -117,6 +129,8 @@ class Marks:
 
     def found(self) -> float:
         """What was asked."""
+        if self._asked.startswith(PEAK):
+            return high_water()
         if self._asked == DRIFT:
             return self._memory[LAST] - self._memory[FIRST]
         return self._seconds[1] - self._seconds[0]
@@ -139,22 +153,22 @@ class Evenness(torch.nn.Module):
             return SimpleNamespace(hidden_states=[(even / seen)[..., None]])
 
 
-def trl(folder: Path, asked: str, **options: Any) -> float:
+def trl(folder: Path, asked: str, dtype: torch.dtype = torch.float32, **options: Any) -> float:
     """TRL's PPOTrainer: float32 under bfloat16 autocast, a value model of its own."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     batches = LAST if asked == DRIFT else 1
-    policy = AutoModelForCausalLM.from_pretrained(folder)
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    data = Dataset.from_dict({"input_ids": prompts(policy.config.vocab_size, batches)})
+    data = Dataset.from_dict({"input_ids": prompts(policy.config.vocab_size, batch(asked) * batches)})
     arguments = PPOConfig(
         output_dir="build/bench/out",
         per_device_train_batch_size=8,
-        gradient_accumulation_steps=PROMPTS // 8,
+        gradient_accumulation_steps=batch(asked) // 8,
         num_ppo_epochs=PASSES,
-        total_episodes=PROMPTS * batches,
+        total_episodes=batch(asked) * batches,
         response_length=NEW_TOKENS,
         temperature=1.0,
         learning_rate=1e-3,
@@ -173,7 +187,7 @@ def trl(folder: Path, asked: str, **options: Any) -> float:
         None,
         Evenness(),
         data,
-        AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1),
+        AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype),
         peft_config=lora(),
     )
     marks, written, write = Marks(asked), [], ppo_trainer.batch_generation
@@ -197,7 +211,17 @@ def trl_tuned(folder: Path, asked: str) -> float:
     return trl(folder, asked, gradient_checkpointing=False)
 
 
-STACKS: dict[str, Callable[[Path, str], float]] = {"ours": ours, "trl": trl, "trl-tuned": trl_tuned}
+def trl_bfloat16(folder: Path, asked: str) -> float:
+    """The same with all weights in bfloat16, those of the value model, which learn, too."""
+    return trl(folder, asked, torch.bfloat16)
+
+
+STACKS: dict[str, Callable[[Path, str], float]] = {
+    "ours": ours,
+    "trl": trl,
+    "trl-tuned": trl_tuned,
+    "trl-bfloat16": trl_bfloat16,
+}
 
 
 def _questions() -> Iterator[str]:

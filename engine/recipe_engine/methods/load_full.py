@@ -72,7 +72,7 @@ def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or _is_encoder(config):
             raise ValueError(f"{config.model_type} is no causal language model")
         # Given a folder, transformers maps its files into memory, and their pages stay beside what is made of them.
         model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
@@ -99,6 +99,14 @@ def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
         )
     model.requires_grad_(requires_grad=False)
     return model.eval()
+
+
+def _is_encoder(config: Any) -> bool:
+    """Whether tokens see those after them: transformers has a causal class for BERT too, which warns and goes on."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    looks_back = any(getattr(config, name, False) for name in ("is_decoder", "is_encoder_decoder", "causal"))
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not looks_back
 
 
 def _weights(folder: Path) -> dict[str, Any]:

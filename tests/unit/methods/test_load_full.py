@@ -114,6 +114,19 @@ def test_unknown_architecture(tmp_path: Path) -> None:
     assert "`zebra`" in error.message
 
 
+def test_an_encoder_is_no_language_model(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
+
+    shape = {"vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    encoder, decoder = BertConfig(**shape), BertConfig(**shape, is_decoder=True)
+    BertForMaskedLM(encoder).save_pretrained(tmp_path / "bert")
+    BertLMHeadModel(decoder).save_pretrained(tmp_path / "decoder")
+    error = refusal(tmp_path, tmp_path / "bert")
+    assert error.message == "the model in bert cannot be loaded: bert is no causal language model"
+    result, _ = load(tmp_path, tiny.resolve(tmp_path / "decoder"))
+    assert type(result.live) is BertLMHeadModel
+
+
 def test_remote_code_is_not_run(tmp_path: Path) -> None:
     folder = tiny.write_model(tmp_path / "remote")
     (folder / "theirs.py").write_text("raise SystemExit('it ran')\n", encoding="utf-8")
