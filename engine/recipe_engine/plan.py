@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
-from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph
+from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph, model_holders
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
+from recipe_engine.model import WEIGHTS
 from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
@@ -94,7 +96,7 @@ def make_plan(
     """
     check_requirements(recipe, catalogue, build_graph(recipe, catalogue))
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
-    outline = planner.outline(_loaded(planned))
+    outline = planner.outline(_artifacts(planned))
     check_model(recipe, catalogue, outline)
     known = settled(recipe, catalogue, outline)
     memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values())))
@@ -107,7 +109,7 @@ def planned_outlook(
     """How much memory the recipe needs; see :func:`make_plan`."""
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
     there = device_memory(recipe, hardware.device)
-    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), prepared(registry, planned.values()), there)
+    return outlook(recipe, catalogue, planner.outline(_artifacts(planned)), prepared(registry, planned.values()), there)
 
 
 def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:
@@ -119,8 +121,8 @@ def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Ma
     }
 
 
-def _loaded(planned: Mapping[str, PlannedNode]) -> str:
-    return planned["load"].artifact if "load" in planned else ""
+def _artifacts(planned: Mapping[str, PlannedNode]) -> dict[str, str]:
+    return {name: earlier.artifact for name, earlier in planned.items()}
 
 
 def _looked_at(
@@ -165,7 +167,7 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         return PlannedNode(node, "will run", "a push is compared with its target each time")
     if node.stage == GATE:
         return PlannedNode(node, "will run", "what was measured is judged each time")
-    key, components = planner.key(node, {name: earlier.artifact for name, earlier in planned.items()})
+    key, components = planner.key(node, _artifacts(planned))
     record = planner.registry.artifacts.lookup(key)
     if record is not None:
         return PlannedNode(node, "cached", f"made by run {record.run}", key, record.artifact)
@@ -244,7 +246,7 @@ class Planner:
         image = self.image(node)
         components = key_components(node, inputs, self.hardware, image.content if image else "")
         if node.stage in ("adapt", "train"):
-            components["base"] = base_name(self.recipe, self.resolution)
+            components["base"] = self._base(node, artifacts)
         return key_of(components), components
 
     def given(self, node: Node) -> Artifact:
@@ -261,18 +263,19 @@ class Planner:
                 "Fetch it with: recipe registry pull",
             ) from None
 
-    def outline(self, load: str = "") -> ModelOutline:
+    def outline(self, artifacts: Mapping[str, str] = MappingProxyType({})) -> ModelOutline:
         """What is known of the model without loading it.
 
         Args:
-            load: digest of the artifact of the node ``load``; it tells of models whose source is no safetensors.
+            artifacts: digests of the artifacts that there are, by node; some tell of models whose source is no
+                safetensors.
         """
         files = [file.local for file in self.resolution.model.files] if self.resolution.model else []
         found = outline_of(file for file in files if file is not None)
-        if found.tensors or not load:
-            return found
-        folder = self.registry.artifacts.get(load).path
-        return outline_of(folder.iterdir())
+        for name in model_holders(self._nodes.values()):
+            if not found.tensors and artifacts.get(name):
+                found = outline_of(self.registry.artifacts.get(artifacts[name]).path.iterdir())
+        return found
 
     def why(self, node: Node, components: Mapping[str, Any]) -> str:
         """Why there is no artifact for these components: what changed since the recipe's last run."""
@@ -291,9 +294,10 @@ class Planner:
     def _told(self, node: Node, before: Mapping[str, Any], change: str) -> str:
         """A change of a source with the rows that changed, where that can be known."""
         source = self._source(node)
-        if change != SOURCE_CHANGED or source is None:
+        former = before["inputs"].get("source")
+        if change != SOURCE_CHANGED or source is None or former is None:
             return change
-        rows = changed_rows(self.registry.home, before["inputs"]["source"], source)
+        rows = changed_rows(self.registry.home, former, source)
         return f"{node.source}: {rows}" if rows else f"{node.source} changed"
 
     def _makers(self, node: Node) -> Iterator[Node]:
@@ -301,6 +305,12 @@ class Planner:
         while "model" in node.inputs:
             node = self._nodes[node.inputs["model"]]
             yield node
+
+    def _base(self, node: Node, artifacts: Mapping[str, str]) -> str:
+        """What a node's adapter calls the model that it works on: a whole one that a recipe made, by its digest."""
+        *_, load = self._makers(node)
+        trained = load.inputs.get(WEIGHTS)
+        return artifacts[trained] if trained else base_name(self.recipe, self.resolution)
 
     def _source(self, node: Node) -> ResolvedSource | None:
         return self.resolution.known().get(node.source)

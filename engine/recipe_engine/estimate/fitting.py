@@ -61,7 +61,7 @@ def device_memory(recipe: Recipe, device: str) -> int | None:
 def estimates(
     recipe: Recipe, catalogue: Catalogue, outline: ModelOutline, prepared: Mapping[str, Mapping[str, float]]
 ) -> dict[str, StageMemory]:
-    """Id of each stage that holds a model -> what it needs, those of recipes that this one builds on included.
+    """Id of each stage that holds a model -> what it needs, those of recipes that are computed with this one included.
 
     Args:
         recipe: the recipe.
@@ -70,7 +70,7 @@ def estimates(
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
     """
     found: dict[str, StageMemory] = {}
-    for part in recipe.parts():
+    for part in recipe.computed():
         prefix = "" if part is recipe else f"{part.name}/"
         job = job_of(part, catalogue, _lengths(prepared, prefix))
         found |= {f"{prefix}{stage.stage}": stage for stage in (estimate(job, outline) if job else ())}
