@@ -205,7 +205,7 @@ class Inputs:
     """What a stage builds on. Which of them are there follows from the stage.
 
     Attributes:
-        source: the model's files (load).
+        source: the model's files (load): of a source of the recipe, or what another recipe trained whole.
         model: the live model (adapt, train, evaluate). A stage that only reads it leaves it as it was.
         tokenizer: folder of the tokenizer (train, evaluate, push).
         data: prepared data sets by role: folders that ``recipe_engine.training.rows.read_rows`` reads.

@@ -135,8 +135,8 @@ class Method:
         gives: the kind of model that it hands on; ``None`` for the kind that it got.
         check: finds options that contradict each other: (key, what is wrong) for each.
         clashes: finds options that contradict those of stages before it, which are given as stage -> options, and as
-            ``base`` the recipe whose result is the base, if there is one: (key, or ``""`` for the table; what is wrong;
-            the other key as ``stage.key``, or ``base``) for each.
+            ``base`` the recipe whose adapter lies on the model, if there is one: (key, or ``""`` for the table; what is
+            wrong; the other key as ``stage.key``, or ``base``) for each.
         check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
             (key, what is wrong, a hint) for each.
         settled: what of its way of working follows from the options and the model, for people who read the plan:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.judges import judges_of
-from recipe_engine.model import WHOLE, StageTable, without_limit
+from recipe_engine.model import WEIGHTS, WHOLE, StageTable, without_limit
 from recipe_engine.options import folder_of, non_default, to_table
+from recipe_engine.relations import adapters_below, gives_adapter, whole_base
 from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from recipe_engine.descriptors import Method, ModelKind, Requirement
     from recipe_engine.model import DataSet, Recipe, StageContainer
@@ -110,7 +111,8 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
 
     A recipe that this one starts from, or whose result judges its answers, is trained first, under its own name
     (``sft/train``), without its evaluations and pushes. Its nodes have the keys that they have in a run of their own.
-    What several of them build on is there once.
+    What several of them build on is there once. An adapter is put on what the recipe loads; a whole model is loaded in
+    place of a source.
     """
     tokens = _new_tokens(recipe, catalogue)
     nodes = [
@@ -160,13 +162,20 @@ def _pinned(nodes: tuple[Node, ...], pinned: Mapping[str, str]) -> tuple[Node, .
     return needed_for(given, frozenset(node.id for node in nodes if "/" not in node.id))
 
 
+def model_holders(nodes: Iterable[Node]) -> list[str]:
+    """The nodes whose artifacts may hold the files of a recipe's model, first those that are never quantized."""
+    loads = [node for node in nodes if node.stage == "load"]
+    trained = [node.inputs[WEIGHTS] for node in loads if WEIGHTS in node.inputs]
+    return list(dict.fromkeys([*trained, "load", *(node.id for node in loads)]))
+
+
 def needed_for(nodes: tuple[Node, ...], targets: frozenset[str]) -> tuple[Node, ...]:
     """Those nodes that the targets build on, and the targets; the order is kept."""
     wanted = set(targets)
     for node in reversed(nodes):
         if node.id in wanted:
             wanted.update(node.inputs.values())
-            if node.source or node.sources:
+            if node.source or node.sources or node.pinned:
                 wanted.add("resolve")
     return tuple(node for node in nodes if node.id in wanted)
 
@@ -186,6 +195,7 @@ class _Part:
         self._recipe = recipe
         self._catalogue = catalogue
         self._prefix = prefix
+        self._whole = whole_base(recipe, catalogue)
 
     def prepared(self, *, every: bool) -> list[Node]:
         """A node for each data set, or for those that the training reads; one more for rows of any length."""
@@ -205,7 +215,7 @@ class _Part:
         recipe, nodes = self._recipe, []
         model = ""
         if recipe.load is not None:
-            nodes.append(self._stage(recipe.load, "load", source="model"))
+            nodes.append(self._load(recipe.load))
             nodes += self._extension()
             nodes += self._attached(nodes[-1].id)
             model = nodes[-1].id
@@ -217,6 +227,12 @@ class _Part:
             nodes.append(self._stage(recipe.train, "train", inputs={"model": nodes[-1].id}, consumes=True))
             nodes += self._evaluations("result", nodes[-1].id) if evaluated else []
         return nodes
+
+    def _load(self, table: StageTable) -> Node:
+        """Loads the model of the source, or what a recipe trained whole."""
+        if self._whole is None:
+            return self._stage(table, "load", source="model")
+        return self._stage(table, "load", inputs={WEIGHTS: f"{self._whole.name}/train"})
 
     def published(self) -> list[Node]:
         """The pushes, and the merge that some of them want."""
@@ -238,8 +254,8 @@ class _Part:
         return [gate] if instances else []
 
     def _extension(self) -> list[Node]:
-        """Rows for the new tokens, where there are some."""
-        if not self._extended:
+        """Rows for the new tokens, where there are some; a whole model has them."""
+        if not self._extended or self._whole is not None:
             return []
         return [
             Node(
@@ -255,9 +271,9 @@ class _Part:
         ]
 
     def _attached(self, below: str) -> list[Node]:
-        """The adapters of the recipes that this one builds on, frozen, one on top of the other."""
+        """The adapters of the recipes below this one, frozen, one on top of the other."""
         nodes: list[Node] = []
-        for base in self._recipe.lineage()[:-1]:
+        for base in adapters_below(self._recipe, self._catalogue):
             below = nodes[-1].id if nodes else below
             nodes.append(
                 Node(
@@ -316,7 +332,8 @@ class _Part:
     def _loaded_kind(self) -> ModelKind | None:
         """The kind of the model that the training starts from; ``None`` where its method does not say."""
         assert self._recipe.load is not None  # or there were no evaluations
-        return "adapter" if self._recipe.base is not None else self._method(self._recipe.load).gives
+        below = gives_adapter(self._recipe.base, self._catalogue)
+        return "adapter" if below else self._method(self._recipe.load).gives
 
     def _answers(self, wanted: Any, side: str, model: str) -> Node:
         name = f"{wanted.data}-{wanted.max_new_tokens}x{wanted.batch_size}"

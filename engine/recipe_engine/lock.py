@@ -140,10 +140,7 @@ def check_unchanged(locked: Mapping[str, Any], sources: Mapping[str, ResolvedSou
 def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) -> dict[str, SourceRequest]:
     """What a run asks the sources for, by its name. The data comes first: it is small and most often wrong."""
     requests = {}
-    pinned = recipe.pinned_nodes()
-    for part in recipe.parts():
-        if f"{part.name}/train" in pinned:
-            continue
+    for part in recipe.computed():
         prefix = "" if part is recipe else f"{part.name}/"
         for name, data in part.data.items():
             requests[f"{prefix}data.{name}"] = SourceRequest(

@@ -40,9 +40,9 @@ class MemoryCheck:
         """
         if self.expected:
             return
-        recipe, loaded = planner.recipe, done.get("load")
+        recipe = planner.recipe
         there = device_memory(recipe, planner.hardware.device)
-        outline = planner.outline(loaded.artifact.digest if loaded and loaded.artifact else "")
+        outline = planner.outline({name: node.artifact.digest for name, node in done.items() if node.artifact})
         prepared = {name: node.metrics for name, node in done.items() if node.node.stage == "prepare"}
         found = outlook(recipe, self._catalogue, outline, prepared, there)
         check_memory(recipe, found)

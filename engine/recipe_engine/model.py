@@ -173,6 +173,8 @@ class DataSet:
         return {**to_table(self.table), **to_table(self.format_options)}
 
 
+WEIGHTS = "weights"
+"""What a load reads in place of a source: its role among the inputs of the node, the model that a recipe trained."""
 WHOLE = "@whole"
 """Ends the name of a data set whose rows have any length."""
 _ANY_LENGTH = 2**31 - 1  # the counts of a row's tokens are 32 bits wide
@@ -278,10 +280,7 @@ class Recipe:
         if alone and self.text is not None and not absolute:
             return {self.file: self.text}
         files = {}
-        pinned = self.pinned_nodes()
-        for recipe in reversed(self.parts()):
-            if f"{recipe.name}/train" in pinned:
-                continue
+        for recipe in reversed(self.computed()):
             table = recipe.to_table()
             if absolute:
                 rewards = rewards_of(recipe.train.options) if recipe.train else ()
@@ -302,10 +301,15 @@ class Recipe:
         return (*(self.base.lineage() if self.base else ()), self)
 
     def parts(self) -> tuple[Recipe, ...]:
-        """All recipes that a run of it computes, each once and after those that it builds on; itself is the last."""
+        """All recipes that it is made of, each once and after those that it builds on; itself is the last."""
         others = [*([self.base] if self.base else []), *self.rewards.values()]
         found = {part.name: part for other in others for part in other.parts()}
         return (*found.values(), self)
+
+    def computed(self) -> tuple[Recipe, ...]:
+        """Those that a run of it computes: no named result stands for them."""
+        pinned = self.pinned_nodes()
+        return tuple(part for part in self.parts() if f"{part.name}/train" not in pinned)
 
     def pinned_nodes(self) -> dict[str, str]:
         """Nodes whose artifacts are given by a named result: id -> digest."""

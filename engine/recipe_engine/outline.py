@@ -81,7 +81,7 @@ def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:
 
 def unfit_methods(recipe: Recipe, catalogue: Catalogue, device: str) -> Iterator[UnfitEnvironment]:
     """An error for every method that does not run on the device with the options that it has."""
-    for part in recipe.parts():
+    for part in recipe.computed():
         for table in part.stages():
             able = catalogue.methods[table.stage, table.method].descriptor.devices(table.options)
             if device not in able:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine.decisions import is_undecided, on_device, on_model
 from recipe_engine.decisions import told as decisions_told
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
-from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph
+from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph, model_holders
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
+from recipe_engine.model import WEIGHTS
 from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
@@ -100,12 +102,12 @@ def make_plan(
     """
     check_requirements(recipe, catalogue, build_graph(recipe, catalogue))
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
-    outline = planner.outline(_loaded(planned))
+    outline = planner.outline(_artifacts(planned))
     check_model(recipe, catalogue, outline)
     known = settled(recipe, catalogue, outline)
     there = device_memory(recipe, hardware.device)
     memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), there))
-    made = {name: node.artifact for name, node in planned.items()}
+    made = _artifacts(planned)
     return [
         replace(node, settled={**known.get(name, {}), **planner.decisions(node.node, made), **memory.get(name, {})})
         for name, node in planned.items()
@@ -118,7 +120,7 @@ def planned_outlook(
     """How much memory the recipe needs; see :func:`make_plan`."""
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
     there = device_memory(recipe, hardware.device)
-    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), prepared(registry, planned.values()), there)
+    return outlook(recipe, catalogue, planner.outline(_artifacts(planned)), prepared(registry, planned.values()), there)
 
 
 def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:
@@ -130,8 +132,8 @@ def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Ma
     }
 
 
-def _loaded(planned: Mapping[str, PlannedNode]) -> str:
-    return planned["load"].artifact if "load" in planned else ""
+def _artifacts(planned: Mapping[str, PlannedNode]) -> dict[str, str]:
+    return {name: earlier.artifact for name, earlier in planned.items()}
 
 
 def _looked_at(
@@ -176,7 +178,7 @@ def _planned(node: Node, planner: Planner, planned: Mapping[str, PlannedNode], r
         return PlannedNode(node, "depends on", waiting[0])
     if node.stage in _EACH_TIME:
         return PlannedNode(node, "will run", _EACH_TIME[node.stage])
-    made = {name: earlier.artifact for name, earlier in planned.items()}
+    made = _artifacts(planned)
     node = planner.decided(node, made)
     key, components = planner.key(node, made)
     record = planner.registry.artifacts.lookup(key)
@@ -248,8 +250,7 @@ class Planner:
         """
         if not is_undecided(node, self.recipe):
             return node
-        load = f"{node.id.rpartition('/')[0]}/load".removeprefix("/")
-        return on_model(node, self.recipe, self.hardware.device, self.outline(artifacts.get(load, "")))
+        return on_model(node, self.recipe, self.hardware.device, self.outline(artifacts))
 
     def decisions(self, node: Node, artifacts: Mapping[str, str]) -> dict[str, str]:
         """What :meth:`decided` and the device decide of a node, in words; arguments as there."""
@@ -278,7 +279,7 @@ class Planner:
         image = self.image(node)
         components = key_components(node, inputs, self.hardware, image.content if image else "")
         if node.stage in ("adapt", "train"):
-            components["base"] = base_name(self.recipe, self.resolution)
+            components["base"] = self._base(node, artifacts)
         return key_of(components), components
 
     def given(self, node: Node) -> Artifact:
@@ -295,18 +296,19 @@ class Planner:
                 "Fetch it with: recipe registry pull",
             ) from None
 
-    def outline(self, load: str = "") -> ModelOutline:
+    def outline(self, artifacts: Mapping[str, str] = MappingProxyType({})) -> ModelOutline:
         """What is known of the model without loading it.
 
         Args:
-            load: digest of the artifact of the node ``load``; it tells of models whose source is no safetensors.
+            artifacts: digests of the artifacts that there are, by node; some tell of models whose source is no
+                safetensors.
         """
         files = [file.local for file in self.resolution.model.files] if self.resolution.model else []
         found = outline_of(file for file in files if file is not None)
-        if found.tensors or not load:
-            return found
-        folder = self.registry.artifacts.get(load).path
-        return outline_of(folder.iterdir())
+        for name in model_holders(self._nodes.values()):
+            if not found.tensors and artifacts.get(name):
+                found = outline_of(self.registry.artifacts.get(artifacts[name]).path.iterdir())
+        return found
 
     def why(self, node: Node, components: Mapping[str, Any]) -> str:
         """Why there is no artifact for these components: what changed since the recipe's last run."""
@@ -325,9 +327,10 @@ class Planner:
     def _told(self, node: Node, before: Mapping[str, Any], change: str) -> str:
         """A change of a source with the rows that changed, where that can be known."""
         source = self._source(node)
-        if change != SOURCE_CHANGED or source is None:
+        former = before["inputs"].get("source")
+        if change != SOURCE_CHANGED or source is None or former is None:
             return change
-        rows = changed_rows(self.registry.home, before["inputs"]["source"], source)
+        rows = changed_rows(self.registry.home, former, source)
         return f"{node.source}: {rows}" if rows else f"{node.source} changed"
 
     def _makers(self, node: Node) -> Iterator[Node]:
@@ -335,6 +338,12 @@ class Planner:
         while "model" in node.inputs:
             node = self._nodes[node.inputs["model"]]
             yield node
+
+    def _base(self, node: Node, artifacts: Mapping[str, str]) -> str:
+        """What a node's adapter calls the model that it works on: a whole one that a recipe made, by its digest."""
+        *_, load = self._makers(node)
+        trained = load.inputs.get(WEIGHTS)
+        return artifacts[trained] if trained else base_name(self.recipe, self.resolution)
 
     def _source(self, node: Node) -> ResolvedSource | None:
         return self.resolution.known().get(node.source)

@@ -14,7 +14,7 @@ from recipe_engine.journal import FinishedNode, trace_file
 from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.options import build
-from recipe_engine.relations import result_kind
+from recipe_engine.relations import result_kind, whole_base
 from recipe_engine.report.card import card
 from recipe_engine.report.curve import CURVE_FILE, loss_curve
 from recipe_engine.report.outcome import Evaluation, Outcome
@@ -39,7 +39,7 @@ class Publisher:
 
     Args:
         recipe: that is run.
-        base: what the card calls the base model.
+        base: what the card calls the model that everything starts from.
         catalogue: has the methods.
         registry: has what earlier runs recorded.
         journal: of the run.
@@ -156,8 +156,10 @@ class Publisher:
     def _told(self, node: Node) -> dict[str, Any]:
         """What the recipe itself says."""
         options = node.options
+        whole = whole_base(self._recipe, self._catalogue)
         return {
             "base": self._base,
+            "trained_by": whole.name if whole else "",
             "is_reward": result_kind(self._recipe, self._catalogue) == "reward_model",
             "repository": options.get("repo", ""),
             "license": options.get("license", ""),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
 
+_STARTS: frozenset[ModelKind | None] = frozenset({"adapter", "causal_lm"})
+"""What an adapt method gives that another recipe can start from."""
+
 
 def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
     """The kind of the model that a recipe makes; ``None`` where its methods do not say."""
@@ -24,9 +27,31 @@ def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
     for table in recipe.stages():
         if table.stage in SINGLE_STAGES:
             kind = method_of(table, catalogue).gives or kind
-        if table.stage == "load" and recipe.base is not None:
+        if table.stage == "load" and gives_adapter(recipe.base, catalogue):
             kind = "adapter"
     return kind
+
+
+def gives_adapter(base: Recipe | None, catalogue: Catalogue) -> bool:
+    """Whether a base is a recipe whose result is an adapter; it may be none, or one that trains whole models."""
+    return base is not None and result_kind(base, catalogue) == "adapter"
+
+
+def whole_base(recipe: Recipe, catalogue: Catalogue) -> Recipe | None:
+    """The recipe whose result a recipe loads: the last of its bases that trained a whole model, if one did."""
+    base = recipe.base
+    while base is not None and gives_adapter(base, catalogue):
+        base = base.base
+    return base
+
+
+def adapters_below(recipe: Recipe, catalogue: Catalogue) -> tuple[Recipe, ...]:
+    """The recipes whose adapters lie on what a recipe loads, the first first."""
+    below: tuple[Recipe, ...] = ()
+    base = recipe.base
+    while base is not None and gives_adapter(base, catalogue):
+        below, base = (base, *below), base.base
+    return below
 
 
 def base_findings(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
@@ -43,7 +68,7 @@ def base_findings(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             message = "only the first of several recipes can add tokens: its data is prepared with them too"
             yield Finding((table.stage, table.instance), message, "", path)
         payload = method_of(table, catalogue).payload(table.options)
-        if table.stage == "push" and payload == "adapter":
+        if table.stage == "push" and payload == "adapter" and gives_adapter(base, catalogue):
             message = "the adapter of this recipe works on top of that of its base only"
             # A reward model cannot be merged: what it is for is another recipe.
             scores = any(method_of(other, catalogue).gives == "reward_model" for other in draft.stages)
@@ -59,8 +84,8 @@ def _no_base(base: Recipe, catalogue: Catalogue) -> tuple[str, str]:
         return f"{base.file} trains nothing, so it has no result to start from", ""
     if result_kind(base, catalogue) == "reward_model":
         return f"the result of {base.file} is a reward model, which gives no answers to start from", ""
-    if catalogue.methods["adapt", base.adapt.method].descriptor.gives != "adapter":
-        return f"the result of {base.file} is no adapter", "Export it merged, and name the folder."
+    if method_of(base.adapt, catalogue).gives not in _STARTS:
+        return f"the result of {base.file} is neither an adapter nor a whole model", "Export it, and name the folder."
     return "", ""
 
 

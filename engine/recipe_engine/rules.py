@@ -10,7 +10,7 @@ from recipe_engine.document import dotted
 from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
 from recipe_engine.options import FOLDER, folder_of
-from recipe_engine.relations import base_findings, name_findings, reward_findings
+from recipe_engine.relations import base_findings, gives_adapter, name_findings, reward_findings
 from recipe_engine.wording import did_you_mean, show
 
 if TYPE_CHECKING:
@@ -150,13 +150,13 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
             yield Finding(path, message, "", giver)
         if table.stage in SINGLE_STAGES and method.gives is not None:
             kind, giver = method.gives, path
-        if table.stage == "load" and draft.base is not None:
+        if table.stage == "load" and gives_adapter(draft.base, catalogue):
             kind, giver = "adapter", ("model", "base")
 
 
 def _clashes(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     before: dict[str, StageTable] = {}
-    base = {"base": draft.base} if draft.base else {}
+    base = {"base": draft.base} if gives_adapter(draft.base, catalogue) else {}
     for table in draft.stages:
         chosen = {stage: earlier.options for stage, earlier in before.items()} | base
         for key, message, other in method_of(table, catalogue).clashes(table.options, chosen):

@@ -79,6 +79,16 @@ def test_metadata_of_a_whole_model_from_here() -> None:
     assert "PeftModel" not in text
 
 
+def test_an_adapter_for_what_another_recipe_trained_names_that_and_no_model_of_the_hub() -> None:
+    data, text = written(trained_by="whole")
+    assert not {"base_model", "base_model_relation"} & data.keys()
+    assert "A PEFT adapter for the model that the recipe `whole` made of `me/base`, made by" in text
+    assert 'base_model = "path/to/the/base"  # a folder with what whole made\n' in text
+    data, text = written(trained_by="whole", is_adapter=False)
+    assert (data["base_model"], data["base_model_relation"]) == ("me/base", "finetune")
+    assert "A model fine-tuned from `me/base`, made by" in text
+
+
 def test_words_of_yaml_stay_words() -> None:
     data, _ = written(language=("no",), base="null/1.0", evaluations=MEASURED)
     assert (data["language"], data["base_model"]) == (["no"], "null/1.0")

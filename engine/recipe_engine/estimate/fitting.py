@@ -97,7 +97,7 @@ def estimates(
     prepared: Mapping[str, Mapping[str, float]],
     there: int | None,
 ) -> dict[str, StageMemory]:
-    """Id of each stage that holds a model -> what it needs, those of recipes that this one builds on included.
+    """Id of each stage that holds a model -> what it needs, those of recipes that are computed with this one included.
 
     Args:
         recipe: the recipe.
@@ -107,7 +107,7 @@ def estimates(
         there: bytes of the device; ``None`` where that is not known.
     """
     found: dict[str, StageMemory] = {}
-    for part in recipe.parts():
+    for part in recipe.computed():
         prefix = "" if part is recipe else f"{part.name}/"
         job = job_of(part, catalogue, _lengths(prepared, prefix))
         stages = estimate(_decided(job, part, outline, there), outline) if job else ()

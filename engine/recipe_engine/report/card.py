@@ -31,7 +31,10 @@ def card(recipe: Recipe, outcome: Outcome) -> str:
         recipe: that made it.
         outcome: what came of it.
     """
-    what = f"A PEFT adapter for `{outcome.base}`" if outcome.is_adapter else f"A model fine-tuned from `{outcome.base}`"
+    what = f"A model fine-tuned from `{outcome.base}`"
+    if outcome.is_adapter:
+        below = f"the model that the recipe `{outcome.trained_by}` made of " if outcome.trained_by else ""
+        what = f"A PEFT adapter for {below}`{outcome.base}`"
     what += ", a reward model that scores answers" if outcome.is_reward else ""
     sections = [
         metadata(recipe, outcome),
@@ -51,10 +54,8 @@ def _loading(recipe: Recipe, outcome: Outcome) -> str:
     auto = "AutoModelForSequenceClassification" if outcome.is_reward else "AutoModelForCausalLM"
     lines = [f"from transformers import {auto}, AutoTokenizer", ""]
     if outcome.is_adapter:
-        on_hub = recipe.source.startswith("hub:")
-        where = f'"{outcome.base}"' if on_hub else f'"path/to/the/base"  # a folder with the weights of {outcome.base}'
         labels = ", num_labels=1" if outcome.is_reward else ""
-        lines = ["from peft import PeftModel", *lines, f"base_model = {where}"]
+        lines = ["from peft import PeftModel", *lines, f"base_model = {_where(recipe, outcome)}"]
         lines += [
             f"base = {auto}.from_pretrained(base_model{labels})",
             f'model = PeftModel.from_pretrained(base, "{here}")',
@@ -64,6 +65,15 @@ def _loading(recipe: Recipe, outcome: Outcome) -> str:
     lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{here}")')
     code = "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
     return f"{code}\n\n{_SCORING}" if outcome.is_reward else code
+
+
+def _where(recipe: Recipe, outcome: Outcome) -> str:
+    """The model that an adapter is put on, as Python."""
+    if outcome.trained_by:
+        return f'"path/to/the/base"  # a folder with what {outcome.trained_by} made'
+    if recipe.source.startswith("hub:"):
+        return f'"{outcome.base}"'
+    return f'"path/to/the/base"  # a folder with the weights of {outcome.base}'
 
 
 _SCORING = """\

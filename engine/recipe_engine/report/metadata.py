@@ -22,7 +22,8 @@ def metadata(recipe: Recipe, outcome: Outcome) -> str:
         "library_name": "peft" if outcome.is_adapter else "transformers",
         "pipeline_tag": _task(outcome),
     }
-    if recipe.source.startswith(_HUB):
+    # An adapter for what another recipe made does not fit the model that everything started from.
+    if recipe.source.startswith(_HUB) and not (outcome.is_adapter and outcome.trained_by):
         found["base_model"] = outcome.base
         found["base_model_relation"] = "adapter" if outcome.is_adapter else "finetune"
     if data_sets := [*dict.fromkeys(_data_sets(recipe))]:

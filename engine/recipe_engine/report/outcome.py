@@ -39,6 +39,7 @@ class Outcome:
 
     Attributes:
         base: name of the base model.
+        trained_by: name of the recipe whose whole model stands between the two; ``""`` for none.
         is_adapter: whether it is an adapter, or a whole model.
         is_reward: whether it gives a score, or answers.
         repository: of the Hub where it goes, ``owner/name``; ``""`` for a folder.
@@ -53,6 +54,7 @@ class Outcome:
     """
 
     base: str
+    trained_by: str = ""
     is_adapter: bool = True
     is_reward: bool = False
     repository: str = ""

@@ -24,13 +24,14 @@ from recipe_engine.contract import (
 from recipe_engine.errors import StageFailed
 from recipe_engine.lazy import check_symbols, load_symbol
 from recipe_engine.methods.bars import bars_reported
-from recipe_engine.model import build_data_set
+from recipe_engine.model import WEIGHTS, build_data_set
 from recipe_engine.options import DEFAULT_TIMEOUT, REWARD, build, rewards_of
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.reward_tables import with_rewards
 from recipe_engine.runners.channel import Channel, Reporter
 from recipe_engine.runners.failures import bugs_explained, failures_reported
 from recipe_engine.runners.surroundings import check_surroundings
+from recipe_engine.runners.trained import name_of, trained_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,12 +150,12 @@ class Worker:
             node=node["id"],
             options=self._options(node),
             inputs=Inputs(
-                source=self._sources.get(node["source"]),
+                source=self._source_of(node),
                 model=model,
                 tokenizer=self._artifacts[tokenizer] if tokenizer else None,
                 data={role: self._artifacts[source] for role, source in prepared.items()},
                 artifacts={role: self._artifacts[inputs[role]] for role in _ARTIFACTS if role in inputs},
-                base=self._base,
+                base=self._base_of(node),
             ),
             output=output,
             work=work,
@@ -162,6 +163,18 @@ class Worker:
             device=self._device,
             reporter=Reporter(self._channel, node["id"]),
         )
+
+    def _source_of(self, node: Mapping[str, Any]) -> ResolvedSource | None:
+        """The files that a node reads: of a source, or of a model that a recipe trained."""
+        trained = node["inputs"].get(WEIGHTS)
+        return trained_model(self._artifacts[trained]) if trained else self._sources.get(node["source"])
+
+    def _base_of(self, node: Mapping[str, Any]) -> str:
+        """What the model is called that a node's adapter works on."""
+        while "model" in node["inputs"]:
+            node = self._nodes[node["inputs"]["model"]]
+        trained = node["inputs"].get(WEIGHTS)
+        return name_of(self._artifacts[trained]) if trained else self._base
 
     def _rewards(self, node: Mapping[str, Any]) -> tuple[GivenReward, ...]:
         """What judges the answers of a training."""
