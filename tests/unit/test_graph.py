@@ -151,7 +151,7 @@ def test_a_worker_is_told_all_options() -> None:
         "id": "load",
         "stage": "load",
         "method": "nf4",
-        "options": {"double_quant": False, "compute_dtype": "bfloat16"},
+        "options": {"double_quant": False, "compute_dtype": "auto"},
         "inputs": {},
         "implementation": "recipe_engine.methods.load_nf4:LoadNf4",
         "source": "model",
