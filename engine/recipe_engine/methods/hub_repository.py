@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 MAIN = "main"
 _ATTEMPTS = 4
 _PROPOSALS_LOOKED_AT = 10
-_STALE = frozenset({409, 412})
+_CONFLICT = 409
+_STALE = frozenset({_CONFLICT, 412})
 Listing = dict[str, str]
 """Path -> sha256 of a large file, git's name of a small one."""
 
@@ -88,13 +89,22 @@ class HubRepository:
         if options.pull_request:
             return
         if self.head(MAIN) is None:
-            self._ask(lambda: self._client.create_repo(self._name, private=options.private, exist_ok=True))
+            self._ask(self._make)
         if options.gated:
             info = self._ask(lambda: self._client.model_info(self._name))
             if info.gated != options.gated:
                 self._ask(lambda: self._client.update_repo_settings(self._name, gated=options.gated))
         if options.branch != MAIN and self.head(options.branch) is None:
             self._ask(lambda: self._client.create_branch(self._name, branch=options.branch, exist_ok=True))
+
+    def _make(self) -> None:
+        from huggingface_hub import errors
+
+        try:
+            self._client.create_repo(self._name, private=self._options.private)
+        except errors.HfHubHTTPError as error:
+            if status_of(error) != _CONFLICT:  # somebody was quicker, or an answer was lost
+                raise
 
     def upload(self, payload: Mapping[str, Content], progress: Callable[[int, int], None]) -> list[Any]:
         """Send the large files ahead, one by one: what arrived is not sent again. The additions of a commit.

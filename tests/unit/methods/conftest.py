@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests import tiny
+from tests.hub.pushing import call, hub, large, payload, place  # noqa: F401 -- fixtures
 from tests.unit.methods.quantized_jobs import PAD, prepared
 
 from recipe_engine.training.rows import Row, read_rows
