@@ -15,14 +15,24 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_without_the_database(tmp_path: Path, postgres: PostgresServer, database_url: str) -> None:
+@pytest.mark.parametrize("lost", ["resolve", "train"])
+def test_a_run_goes_on_without_the_database(
+    tmp_path: Path, postgres: PostgresServer, database_url: str, lost: str
+) -> None:
+    """It is away from the beginning, or from the middle of the run on."""
     workspace = write_workspace(tmp_path / "work")
     workspace.variables["RECIPE_INDEX"] = database_url
-    postgres.stop()
+    if lost == "resolve":
+        postgres.stop()
     try:
-        done = workspace.run()
+        running = workspace.start()
+        if lost != "resolve":
+            running.until_started(lost)
+            postgres.stop()
+        done = running.finish()
     finally:
         postgres.start()
+    assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if "index" in line]
     assert line.startswith(f"warning: The run index at 127.0.0.1:{postgres.port}/")
     assert done.result["status"] == "succeeded"
