@@ -97,7 +97,7 @@ def make_plan(
     outline = planner.outline(_loaded(planned))
     check_model(recipe, catalogue, outline)
     known = settled(recipe, catalogue, outline)
-    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values())))
+    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), hardware.device))
     return [replace(node, settled={**known.get(name, {}), **memory.get(name, {})}) for name, node in planned.items()]
 
 
@@ -107,7 +107,8 @@ def planned_outlook(
     """How much memory the recipe needs; see :func:`make_plan`."""
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
     there = device_memory(recipe, hardware.device)
-    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), prepared(registry, planned.values()), there)
+    ready = prepared(registry, planned.values())
+    return outlook(recipe, catalogue, planner.outline(_loaded(planned)), ready, there, hardware.device)
 
 
 def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from recipe_containers.arguments import size_of
 from recipe_engine.device_memory import gib, gpu_memory, machine_memory
 from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.estimate.answers import smaller
 from recipe_engine.estimate.stages import Job, Lengths, StageMemory, estimate, job_of, micro_batch
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadNf4
+from recipe_engine.training.on_policy import OnPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from recipe_engine.contract import ModelOutline
     from recipe_engine.model import Recipe
     from recipe_engine.plugins import Catalogue
+    from recipe_engine.training.options import Training
 
 LIBRARIES = 400 << 20
 """What a worker holds before it has a model: PyTorch and the libraries above it."""
@@ -59,7 +62,11 @@ def device_memory(recipe: Recipe, device: str) -> int | None:
 
 
 def estimates(
-    recipe: Recipe, catalogue: Catalogue, outline: ModelOutline, prepared: Mapping[str, Mapping[str, float]]
+    recipe: Recipe,
+    catalogue: Catalogue,
+    outline: ModelOutline,
+    prepared: Mapping[str, Mapping[str, float]],
+    device: str = "cpu",
 ) -> dict[str, StageMemory]:
     """Id of each stage that holds a model -> what it needs, those of recipes that this one builds on included.
 
@@ -68,11 +75,12 @@ def estimates(
         catalogue: what is installed.
         outline: of its model.
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
+        device: that it runs on.
     """
     found: dict[str, StageMemory] = {}
     for part in recipe.parts():
         prefix = "" if part is recipe else f"{part.name}/"
-        job = job_of(part, catalogue, _lengths(prepared, prefix))
+        job = job_of(part, catalogue, _lengths(prepared, prefix), device)
         found |= {f"{prefix}{stage.stage}": stage for stage in (estimate(job, outline) if job else ())}
     return found
 
@@ -127,6 +135,7 @@ def outlook(
     outline: ModelOutline,
     prepared: Mapping[str, Mapping[str, float]],
     there: int | None,
+    device: str = "cpu",
 ) -> Outlook:
     """Look at every stage.
 
@@ -136,10 +145,11 @@ def outlook(
         outline: of its model.
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
         there: bytes of the device; ``None`` where that is not known.
+        device: that it runs on.
     """
-    job = job_of(recipe, catalogue, _lengths(prepared, ""))
+    job = job_of(recipe, catalogue, _lengths(prepared, ""), device)
     changes = ways_to_fit(job, outline, there) if job else ()
-    return Outlook(stages=estimates(recipe, catalogue, outline, prepared), there=there, changes=changes)
+    return Outlook(stages=estimates(recipe, catalogue, outline, prepared, device), there=there, changes=changes)
 
 
 def _lengths(prepared: Mapping[str, Mapping[str, float]], prefix: str) -> dict[str, Lengths]:
@@ -185,16 +195,22 @@ def _smaller_jobs(job: Job) -> Iterator[tuple[str, Job]]:
     train = job.train
     if train is None:
         return
-    if not train.gradient_checkpointing:
-        yield "gradient_checkpointing = true", replace(job, train=replace(train, gradient_checkpointing=True))
-    longest = job.lengths[train.data].longest
-    if micro_batch(train, job.lengths[train.data]) > longest:
-        fewer = replace(train, micro_batch_size=None, micro_batch_tokens=longest)
-        yield f"micro_batch_tokens = {longest}", replace(job, train=fewer)
+    yield from ((what, replace(job, train=other)) for what, other in _smaller_trainings(train, job.lengths[train.data]))
     if isinstance(job.adapt, AdaptFull):
         yield "[adapt.lora] on [load.full]", replace(job, load=LoadFull(), adapt=AdaptLora())
     elif isinstance(job.load, LoadFull) and job.adapt is not None:
         yield "[load.nf4]", replace(job, load=LoadNf4())
+
+
+def _smaller_trainings(train: Training | OnPolicy, lengths: Lengths) -> Iterator[tuple[str, Training | OnPolicy]]:
+    if isinstance(train, OnPolicy):
+        yield from smaller(train, lengths)
+        return
+    if not train.gradient_checkpointing:
+        yield "gradient_checkpointing = true", replace(train, gradient_checkpointing=True)
+    least = micro_batch(replace(train, micro_batch_size=1, micro_batch_tokens=None), lengths)
+    if micro_batch(train, lengths) > least:
+        yield f"micro_batch_tokens = {least}", replace(train, micro_batch_size=None, micro_batch_tokens=least)
 
 
 def told(stages: Mapping[str, StageMemory]) -> dict[str, dict[str, str]]:
