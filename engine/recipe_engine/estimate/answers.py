@@ -100,7 +100,8 @@ def _learning(shapes: Shapes, job: Job, options: OnPolicy) -> dict[str, int]:
         layer = parts.layer_activations(shapes, tokens, parts.LONGEST_IN_PRODUCTS + 1, size, adapters)
         head = _tile(shapes, tokens, size, job.device)
     kept = shapes.layers * layer
-    return {"activations": kept + max(layer, head), "heap": parts.heap(kept, layer)}
+    gradients = parts.FLOAT32 * parts.trained_numbers(shapes, job.adapt)  # gone while answers are written
+    return {"gradients": gradients, "activations": kept + max(layer, head), "heap": parts.heap(kept, layer)}
 
 
 def _tile(shapes: Shapes, tokens: int, size: int, device: str) -> int:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recipe_engine.methods.fits import last
-from recipe_engine.methods.options import LoadFull, LoadInt8, LoadNf4
+from recipe_engine.methods.options import AdaptLora, LoadFull, LoadInt8, LoadNf4
 
 if TYPE_CHECKING:
     from recipe_engine.estimate.shapes import Shapes
-    from recipe_engine.methods.options import AdaptLora
 
 LOADS = (LoadFull, LoadNf4, LoadInt8)
 FLOAT32 = 4
@@ -54,6 +53,11 @@ def weights(shapes: Shapes, load: object) -> int:
 def adapter_numbers(shapes: Shapes, options: AdaptLora) -> int:
     """Weights of the adapters' factors."""
     return sum(options.rank * (one + other) for one, other in shapes.targets(options).values())
+
+
+def trained_numbers(shapes: Shapes, adapt: object) -> int:
+    """Weights that are trained: those of the adapters, or all."""
+    return adapter_numbers(shapes, adapt) if isinstance(adapt, AdaptLora) else shapes.linear_numbers + shapes.others
 
 
 def optimizer_state(numbers: int) -> int:

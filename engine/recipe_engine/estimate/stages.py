@@ -155,16 +155,13 @@ def _training(shapes: Shapes, job: Job, options: Training | OnPolicy) -> StageMe
 
 
 def _trained(shapes: Shapes, job: Job) -> dict[str, int]:
-    """The model, and what is there for each weight that is trained."""
+    """The model, and what stays for each weight that is trained."""
     found = {"weights": parts.weights(shapes, job.load)}
     if job.below:
         found["adapters of the base"] = sum(parts.FLOAT32 * parts.adapter_numbers(shapes, adapt) for adapt in job.below)
+    trained = parts.trained_numbers(shapes, job.adapt)
     if isinstance(job.adapt, AdaptLora):
-        trained = parts.adapter_numbers(shapes, job.adapt)
         found["adapter"] = parts.FLOAT32 * trained
-    else:
-        trained = shapes.linear_numbers + shapes.others
-    found["gradients"] = parts.FLOAT32 * trained
     found["optimizer"] = parts.optimizer_state(trained)
     return found
 
@@ -173,7 +170,8 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
     """What a training on a fixed set of samples keeps of a micro-batch."""
     tokens, longest = micro_batch(options, job.lengths[options.data]), job.lengths[options.data].longest
     size = 2 if options.mixed_precision != "no" else parts.precision(job.load)
-    adapters, found = job.adapt if isinstance(job.adapt, AdaptLora) else None, {}
+    adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
+    found = {"gradients": parts.FLOAT32 * parts.trained_numbers(shapes, job.adapt)}
     if adapters is None and options.mixed_precision != "no":  # autocast keeps its copies until the step's end
         found["weights in half precision"] = 2 * shapes.linear_numbers
     layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
