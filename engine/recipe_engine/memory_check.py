@@ -44,6 +44,6 @@ class MemoryCheck:
         there = device_memory(recipe, planner.hardware.device)
         outline = planner.outline({name: node.artifact.digest for name, node in done.items() if node.artifact})
         prepared = {name: node.metrics for name, node in done.items() if node.node.stage == "prepare"}
-        found = outlook(recipe, self._catalogue, outline, prepared, there)
+        found = outlook(recipe, self._catalogue, outline, prepared, there, planner.hardware.device)
         check_memory(recipe, found)
         self.expected = found.needed

@@ -106,7 +106,7 @@ def make_plan(
     check_model(recipe, catalogue, outline)
     known = settled(recipe, catalogue, outline)
     there = device_memory(recipe, hardware.device)
-    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), there))
+    memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), there, hardware.device))
     made = _artifacts(planned)
     return [
         replace(node, settled={**known.get(name, {}), **planner.decisions(node.node, made), **memory.get(name, {})})
@@ -120,7 +120,8 @@ def planned_outlook(
     """How much memory the recipe needs; see :func:`make_plan`."""
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=False)
     there = device_memory(recipe, hardware.device)
-    return outlook(recipe, catalogue, planner.outline(_artifacts(planned)), prepared(registry, planned.values()), there)
+    ready = prepared(registry, planned.values())
+    return outlook(recipe, catalogue, planner.outline(_artifacts(planned)), ready, there, hardware.device)
 
 
 def prepared(registry: Registry, planned: Iterable[PlannedNode]) -> dict[str, Mapping[str, float]]:

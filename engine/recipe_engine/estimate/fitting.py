@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from recipe_containers.arguments import size_of
 from recipe_engine.device_memory import gib, gpu_memory, machine_memory
 from recipe_engine.errors import UnfitEnvironment
+from recipe_engine.estimate.answers import smaller
 from recipe_engine.estimate.stages import Job, Lengths, StageMemory, estimate, job_of, micro_batch
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadNf4
+from recipe_engine.training.on_policy import OnPolicy
+from recipe_engine.training.options import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +77,7 @@ def recomputes(recipe: Recipe, outline: ModelOutline, there: int | None) -> bool
         ``None`` where the model's files do not tell, or a plugin's methods decide what is in memory.
     """
     job = job_of(recipe, None, {})
-    if job is None or job.train is None or not estimate(job, outline):
+    if job is None or not isinstance(job.train, Training) or not estimate(job, outline):
         return None
     kept = replace(job, train=replace(job.train, gradient_checkpointing=False))
     if job.train.activation_offload or there is None:
@@ -84,7 +87,7 @@ def recomputes(recipe: Recipe, outline: ModelOutline, there: int | None) -> bool
 
 def _decided(job: Job, recipe: Recipe, outline: ModelOutline, there: int | None) -> Job:
     """The job with what its training's ``auto`` stands for."""
-    if job.train is None or job.train.gradient_checkpointing != "auto":
+    if not isinstance(job.train, Training) or job.train.gradient_checkpointing != "auto":
         return job
     chosen = recomputes(recipe, outline, there) or False
     return replace(job, train=replace(job.train, gradient_checkpointing=chosen))
@@ -96,6 +99,7 @@ def estimates(
     outline: ModelOutline,
     prepared: Mapping[str, Mapping[str, float]],
     there: int | None,
+    device: str = "cpu",
 ) -> dict[str, StageMemory]:
     """Id of each stage that holds a model -> what it needs, those of recipes that are computed with this one included.
 
@@ -105,11 +109,12 @@ def estimates(
         outline: of its model.
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
         there: bytes of the device; ``None`` where that is not known.
+        device: that it runs on.
     """
     found: dict[str, StageMemory] = {}
     for part in recipe.computed():
         prefix = "" if part is recipe else f"{part.name}/"
-        job = job_of(part, catalogue, _lengths(prepared, prefix))
+        job = job_of(part, catalogue, _lengths(prepared, prefix), device)
         stages = estimate(_decided(job, part, outline, there), outline) if job else ()
         found |= {f"{prefix}{stage.stage}": stage for stage in stages}
     return found
@@ -165,6 +170,7 @@ def outlook(
     outline: ModelOutline,
     prepared: Mapping[str, Mapping[str, float]],
     there: int | None,
+    device: str = "cpu",
 ) -> Outlook:
     """Look at every stage.
 
@@ -174,10 +180,12 @@ def outlook(
         outline: of its model.
         prepared: metrics of the nodes ``prepare.…`` that have an artifact.
         there: bytes of the device; ``None`` where that is not known.
+        device: that it runs on.
     """
-    job = job_of(recipe, catalogue, _lengths(prepared, ""))
+    job = job_of(recipe, catalogue, _lengths(prepared, ""), device)
     changes = ways_to_fit(_decided(job, recipe, outline, there), outline, there) if job else ()
-    return Outlook(stages=estimates(recipe, catalogue, outline, prepared, there), there=there, changes=changes)
+    stages = estimates(recipe, catalogue, outline, prepared, there, device)
+    return Outlook(stages=stages, there=there, changes=changes)
 
 
 def _lengths(prepared: Mapping[str, Mapping[str, float]], prefix: str) -> dict[str, Lengths]:
@@ -223,18 +231,24 @@ def _smaller_jobs(job: Job) -> Iterator[tuple[str, Job]]:
     train = job.train
     if train is None:
         return
-    if not train.recomputes:
-        yield "gradient_checkpointing = true", replace(job, train=replace(train, gradient_checkpointing=True))
-    if train.optimizer == "adamw":
-        yield 'optimizer = "adamw_8bit"', replace(job, train=replace(train, optimizer="adamw_8bit"))
-    longest = job.lengths[train.data].longest
-    if micro_batch(train, job.lengths[train.data]) > longest:
-        fewer = replace(train, micro_batch_size=None, micro_batch_tokens=longest)
-        yield f"micro_batch_tokens = {longest}", replace(job, train=fewer)
+    yield from ((what, replace(job, train=other)) for what, other in _smaller_trainings(train, job.lengths[train.data]))
     if isinstance(job.adapt, AdaptFull):
         yield "[adapt.lora] on [load.full]", replace(job, load=LoadFull(), adapt=AdaptLora())
     elif isinstance(job.load, LoadFull) and job.adapt is not None:
         yield "[load.nf4]", replace(job, load=LoadNf4())
+
+
+def _smaller_trainings(train: Training | OnPolicy, lengths: Lengths) -> Iterator[tuple[str, Training | OnPolicy]]:
+    if isinstance(train, OnPolicy):
+        yield from smaller(train, lengths)
+        return
+    if not train.recomputes:
+        yield "gradient_checkpointing = true", replace(train, gradient_checkpointing=True)
+    if train.optimizer == "adamw":
+        yield 'optimizer = "adamw_8bit"', replace(train, optimizer="adamw_8bit")
+    least = micro_batch(replace(train, micro_batch_size=1, micro_batch_tokens=None), lengths)
+    if micro_batch(train, lengths) > least:
+        yield f"micro_batch_tokens = {least}", replace(train, micro_batch_size=None, micro_batch_tokens=least)
 
 
 def told(stages: Mapping[str, StageMemory]) -> dict[str, dict[str, str]]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recipe_engine.methods.fits import last
-from recipe_engine.methods.options import LoadFull, LoadInt8, LoadNf4
+from recipe_engine.methods.options import AdaptLora, LoadFull, LoadInt8, LoadNf4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from recipe_engine.estimate.shapes import Shapes
-    from recipe_engine.methods.options import AdaptLora
 
 LOADS = (LoadFull, LoadNf4, LoadInt8)
 FLOAT32 = 4
@@ -82,6 +81,20 @@ def optimizer_state(kind: str, tensors: Iterable[int], embedding: int = 0) -> in
             else (2 * FLOAT32 * numbers)
         )
     return found
+
+
+def trained_tensors(shapes: Shapes, adapt: object) -> tuple[list[int], int]:
+    """Numbers of each tensor that is trained, without the embedding, and of the embedding, where that is trained."""
+    if isinstance(adapt, AdaptLora):
+        return factors(shapes, adapt), 0
+    embedding = min(shapes.others, shapes.vocabulary * shapes.hidden)
+    return [*(one * other for one, other in shapes.linear.values()), shapes.others - embedding], embedding
+
+
+def trained_numbers(shapes: Shapes, adapt: object) -> int:
+    """Weights that are trained: those of the adapters, or all."""
+    tensors, embedding = trained_tensors(shapes, adapt)
+    return sum(tensors) + embedding
 
 
 def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adapters: AdaptLora | None) -> int:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.estimate import parts
+from recipe_engine.estimate.answers import answering
 from recipe_engine.estimate.shapes import shapes_of
 from recipe_engine.methods.metrics.options import EvaluateAnswers
 from recipe_engine.methods.options import AdaptFull, AdaptLora, EvaluatePerplexity, EvaluateSamples, LoadFull
 from recipe_engine.model import WHOLE
-from recipe_engine.training.options import TrainSft
+from recipe_engine.training.groups.options import Groups
+from recipe_engine.training.on_policy import OnPolicy
+from recipe_engine.training.options import Training, TrainReward, TrainSft
+from recipe_engine.training.ppo.options import TrainPpo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from recipe_engine.contract import ModelOutline
     from recipe_engine.estimate.shapes import Shapes
-    from recipe_engine.model import Recipe
+    from recipe_engine.model import Recipe, StageTable
     from recipe_engine.plugins import Catalogue
 
 
@@ -62,29 +66,41 @@ class Job:
         train: options of its training, where they are known here.
         evaluations: instance -> options.
         lengths: data set -> how long its rows are.
+        below: of the adapters that its base has already, which are frozen.
+        rewards: name of a reward that another recipe's result gives -> the job that makes it.
+        device: ``cpu`` or ``cuda``.
     """
 
     load: Any
     adapt: Any = None
-    train: TrainSft | None = None
+    train: Training | OnPolicy | None = None
     evaluations: Mapping[str, Any]
     lengths: Mapping[str, Lengths]
+    below: tuple[AdaptLora, ...] = ()
+    rewards: Mapping[str, Job] = field(default_factory=dict)
+    device: str = "cpu"
 
 
-def job_of(recipe: Recipe, catalogue: Catalogue | None, prepared: Mapping[str, Lengths]) -> Job | None:
+def job_of(
+    recipe: Recipe, catalogue: Catalogue | None, prepared: Mapping[str, Lengths], device: str = "cpu"
+) -> Job | None:
     """The recipe's job; ``None`` where a plugin's methods decide what is in memory.
 
     Args:
         recipe: the recipe.
         catalogue: what is installed; ``None`` leaves the evaluations out.
         prepared: data sets that are prepared already; the rows of others may be as long as ``max_length`` allows.
+        device: that it runs on.
     """
     adapt, train = recipe.adapt, recipe.train
     if recipe.load is None or not isinstance(recipe.load.options, parts.LOADS):
         return None
     if adapt is not None and not isinstance(adapt.options, AdaptLora | AdaptFull):
         return None
-    if train is not None and not isinstance(train.options, TrainSft):
+    if train is not None and not isinstance(train.options, TrainSft | TrainReward | TrainPpo | Groups):
+        return None
+    rewards = {name: job_of(other, catalogue, {}, device) for name, other in recipe.rewards.items()}
+    if None in rewards.values():
         return None
     return Job(
         load=recipe.load.options,
@@ -95,6 +111,9 @@ def job_of(recipe: Recipe, catalogue: Catalogue | None, prepared: Mapping[str, L
             **{name: Lengths(data.table.max_length, data.table.max_length) for name, data in recipe.data.items()},
             **prepared,
         },
+        below=tuple(table.options for table in _adapts(recipe) if isinstance(table.options, AdaptLora)),
+        rewards={name: job for name, job in rewards.items() if job is not None},
+        device=device,
     )
 
 
@@ -104,6 +123,11 @@ def _evaluations(recipe: Recipe, catalogue: Catalogue) -> dict[str, Any]:
         method = catalogue.methods["evaluate", table.method].descriptor
         found[table.instance] = method.answers(table.options) or table.options
     return found
+
+
+def _adapts(recipe: Recipe) -> Iterator[StageTable]:
+    """How the recipes that this one starts from were adapted."""
+    yield from (part.adapt for part in recipe.lineage()[:-1] if part.adapt is not None)
 
 
 def estimate(job: Job, outline: ModelOutline) -> list[StageMemory]:
@@ -125,40 +149,56 @@ def _loading(shapes: Shapes, job: Job) -> StageMemory:
     return StageMemory("load", found)
 
 
-def _training(shapes: Shapes, job: Job, options: TrainSft) -> StageMemory:
-    lengths = job.lengths[options.data]
-    tokens, longest = micro_batch(options, lengths), lengths.longest
-    size = 2 if options.products != "no" else parts.precision(job.load)
-    found = {"weights": parts.weights(shapes, job.load)}
-    adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
-    if adapters is None:
-        embedding = min(shapes.others, shapes.vocabulary * shapes.hidden)
-        tensors = [*(one * other for one, other in shapes.linear.values()), shapes.others - embedding]
-        if options.products != "no":  # autocast keeps its copies of the weights until the step's end
-            found["weights in half precision"] = 2 * shapes.linear_numbers
+def _training(shapes: Shapes, job: Job, options: Training | OnPolicy) -> StageMemory:
+    found = _trained(shapes, job)
+    if isinstance(options, OnPolicy):
+        found |= answering(shapes, job, options)
     else:
-        embedding, tensors = 0, parts.factors(shapes, adapters)
-        found["adapter"] = parts.FLOAT32 * sum(tensors)
-    found["gradients"] = parts.FLOAT32 * (sum(tensors) + embedding)
-    found["optimizer"] = parts.optimizer_state(options.optimizer, tensors, embedding)
-    layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
-    kept = size * tokens * shapes.hidden if options.recomputes else layer
-    if options.activation_offload:
-        kept = 0
-    found["activations"] = shapes.layers * kept + max(layer, parts.head_activations(shapes, tokens))
-    found["heap"] = parts.heap(shapes.layers * kept, layer)
+        found |= _passes(shapes, job, options)
     if not isinstance(job.load, LoadFull):
         found["one layer dequantized"] = _one_layer(shapes, job)
     return StageMemory("train", found)
 
 
-def micro_batch(options: TrainSft, lengths: Lengths) -> int:
+def _trained(shapes: Shapes, job: Job) -> dict[str, int]:
+    """The model, and what stays for each weight that is trained."""
+    found = {"weights": parts.weights(shapes, job.load)}
+    if job.below:
+        found["adapters of the base"] = sum(parts.FLOAT32 * parts.adapter_numbers(shapes, adapt) for adapt in job.below)
+    tensors, embedding = parts.trained_tensors(shapes, job.adapt)
+    if isinstance(job.adapt, AdaptLora):
+        found["adapter"] = parts.FLOAT32 * sum(tensors)
+    found["optimizer"] = parts.optimizer_state(getattr(job.train, "optimizer", "adamw"), tensors, embedding)
+    return found
+
+
+def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
+    """What a training on a fixed set of samples keeps of a micro-batch."""
+    tokens, longest = micro_batch(options, job.lengths[options.data]), job.lengths[options.data].longest
+    size = 2 if options.products != "no" else parts.precision(job.load)
+    adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
+    found = {"gradients": parts.FLOAT32 * parts.trained_numbers(shapes, job.adapt)}
+    if adapters is None and options.products != "no":  # autocast keeps its copies until the step's end
+        found["weights in half precision"] = 2 * shapes.linear_numbers
+    layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
+    kept = size * tokens * shapes.hidden if options.recomputes else layer
+    if options.activation_offload:
+        kept = 0
+    head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
+    found["activations"] = shapes.layers * kept + max(layer, head)
+    found["heap"] = parts.heap(shapes.layers * kept, layer)
+    return found
+
+
+def micro_batch(options: Training, lengths: Lengths) -> int:
     """Tokens of the largest micro-batch: the longest row among others of average length, or what is allowed."""
+    texts = 2 if isinstance(options, TrainReward) else 1  # of a pair
+    longest, mean = texts * lengths.longest, texts * lengths.mean
     at_once = options.tokens_at_once
     rows = options.micro_batch_size or (options.rows if options.batch_tokens is None else None)
     limits = [at_once] if at_once is not None else []
-    limits += [round(lengths.longest + (rows - 1) * lengths.mean)] if rows is not None else []
-    return max(lengths.longest, min(limits))
+    limits += [round(longest + (rows - 1) * mean)] if rows is not None else []
+    return max(longest, min(limits))
 
 
 def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
@@ -175,7 +215,7 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
             rows = getattr(options, "batch_size", None) or options.count  # type: ignore[union-attr]
             fresh = options.max_new_tokens
             found["keys and values"] = parts.cache(shapes, rows, longest + fresh, size)
-            found["weights in another order"] = parts.packed_weights(shapes, job.load)
+            found["weights in another order"] = parts.packed_weights(shapes, job.load) if job.device == "cpu" else 0
         else:
             continue
         # Nothing is kept for a backward pass: one layer at a time, and the logits.

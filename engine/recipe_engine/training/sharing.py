@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +34,15 @@ def share_frozen_weights(model: Any, other: Any) -> int:
         if same.data_ptr() != weight.data_ptr() and torch.equal(same.data, weight.data):
             weight.data = same.data
             freed += weight.numel() * weight.element_size()
+    if freed:
+        _give_back()
     return freed
+
+
+def _give_back() -> None:
+    """To the system: freed pieces of less than 32 MiB stay with glibc, and activations seldom fit into them."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _frozen(model: Any) -> Mapping[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +76,33 @@ def test_quantized_weights_are_shared_too(tmp_path: Path, llama: Path) -> None:
     before = scores(model, TEXTS, 297, batch_size=2)
     assert share_frozen_weights(model, policy) > 0
     assert scores(model, TEXTS, 297, batch_size=2) == before
+
+
+def test_the_memory_of_the_copies_goes_back_to_the_system() -> None:
+    """In a process of its own, where nothing else moves the heap; the model that lets go lies below the other."""
+    code = """
+        import os
+        import torch
+        from recipe_engine.training.sharing import share_frozen_weights
+
+        def held():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        def model():
+            layers = [torch.nn.Linear(512, 512, bias=False) for _ in range(100)]
+            for layer in layers:
+                torch.nn.init.ones_(layer.weight)
+            return torch.nn.ModuleList(layers).requires_grad_(False)
+
+        ones = torch.ones(2**22)
+        del ones  # glibc maps pieces apart only from the size of the largest that it has seen go
+        judge, policy = model(), model()
+        before = held()
+        freed = share_frozen_weights(judge, policy)
+        print(freed, before - held())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=True, text=True)
+    freed, gone = map(int, done.stdout.split())
+    assert freed == 100 * 512 * 512 * 4
+    assert gone > 0.9 * freed
