@@ -50,12 +50,14 @@ class Driver:
         self.before = before
 
     def __enter__(self) -> Self:
+        self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [*self.before, sys.executable, "-m", "tests.hub.driver"],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._said,
             text=True,
         )
         return self
@@ -66,6 +68,10 @@ class Driver:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(10)
+        self._said.seek(0)
+        said = self._said.read()
+        self._said.close()
+        assert said == "", "the client is to say nothing to people"
 
     def __call__(self, action: str, files: Path, token: str = "", **options: Any) -> Done:
         """Call a method of ``PushHub``, or ``fetch`` of ``HubSource``.

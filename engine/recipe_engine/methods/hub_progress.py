@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,8 @@ def xet_counted(tell: Callable[[int], None]) -> Iterator[None]:
     Args:
         tell: called with the bytes that were sent of all files of one call.
     """
-    from huggingface_hub.utils import _xet_progress_reporting, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import utils
+    from huggingface_hub.utils import _xet_progress_reporting as reporting
 
     class Told:
         def update_progress(self, whole: Any, _files: Any = None) -> None:
@@ -74,13 +74,12 @@ def xet_counted(tell: Callable[[int], None]) -> Iterator[None]:
         def close(self) -> None:
             pass
 
-    drawn = _xet_progress_reporting.XetUploadProgressReporter
-    _xet_progress_reporting.XetUploadProgressReporter = Told
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where HF_HUB_DISABLE_PROGRESS_BARS is set, it stays so
-        enable_progress_bars()  # the client reports nothing where they are off; ours draws none
+    drawn, disabled = reporting.XetUploadProgressReporter, utils.are_progress_bars_disabled
+    reporting.XetUploadProgressReporter = Told
+    # The client reports nothing where bars are off. This is what it asks there; the bars themselves stay off.
+    utils.are_progress_bars_disabled = lambda: False
     try:
         yield
     finally:
-        disable_progress_bars()
-        _xet_progress_reporting.XetUploadProgressReporter = drawn
+        utils.are_progress_bars_disabled = disabled
+        reporting.XetUploadProgressReporter = drawn

@@ -78,3 +78,13 @@ def test_xet_tells_too(file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytes
     assert told == [30, 100]
     assert are_progress_bars_disabled()
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_client_draws_nothing_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where all large files are there already, it would draw a bar of none."""
+    from huggingface_hub.utils import disable_progress_bars, hf_thread_map
+
+    disable_progress_bars()
+    with xet_counted(lambda _sent: None):
+        hf_thread_map(str, [], desc="Upload 0 LFS files")
+    assert capfd.readouterr() == ("", "")
