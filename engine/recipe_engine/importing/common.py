@@ -18,6 +18,8 @@ ONE_DATA_SET = "a training reads one data set: join the rows in one file"
 ONE_PROMPT = "a row has one prompt here: put the input into it in the file"
 TOKENIZER_TEMPLATE = "the tokenizer's own chat template is taken"
 _UNREAD = (".tsv", ".arrow", ".txt")
+NO_COMPILE = "nothing is compiled: a training that goes on must end in the same bits"
+NO_LIGER = "Liger's kernels stay on a model: one that was trained must be as one that is restored"
 _OPTIMIZERS = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
     **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit"), "adamw_8bit"),

@@ -347,6 +347,29 @@ def test_optimizers_by_the_names_of_other_programs(folder: Path, name: str, ours
         assert not {"optim", "optimizer"} & lost(peer, text, folder).keys()
 
 
+@pytest.mark.parametrize(
+    ("peer", "text", "key"),
+    [
+        ("axolotl", AXOLOTL, "torch_compile"),
+        ("llamafactory", LLAMAFACTORY, "torch_compile"),
+        ("llamafactory", LLAMAFACTORY, "enable_liger_kernel"),
+        ("trl", TRL, "torch_compile"),
+        ("trl", TRL, "use_liger_kernel"),
+    ],
+)
+def test_faster_kernels_that_keep_no_promise_are_left_out_and_said(
+    folder: Path, peer: str, text: str, key: str
+) -> None:
+    assert "must" in lost(peer, f"{text}{key}: true\n", folder)[key][1]
+    assert key not in lost(peer, f"{text}{key}: false\n", folder)
+
+
+def test_activations_that_wait_elsewhere_are_imported(folder: Path) -> None:
+    text = TRL.replace("gradient_checkpointing: true\n", "") + "gradient_checkpointing: false\n"
+    found = tree("trl", f"{text}activation_offloading: true\n", folder)["train"]["sft"]
+    assert found["activation_offload"] is True
+
+
 def test_what_is_refused_here_is_left_out_and_said(folder: Path) -> None:
     text = AXOLOTL.replace("lora_dropout: 0.05", "lora_dropout: 1.5").replace("cosine", "polynomial")
     found = lost("axolotl", text, folder)
