@@ -9,6 +9,7 @@ table. All compute with one thread.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -33,9 +34,11 @@ PICTURE = Path("docs/learning.svg")
 ONLY_PPO = ("value_learning_rate",)
 COLOURS = {"ppo": "#0969da", "rloo": "#1a7f37", "grpo": "#bc4c00", "trl-ppo": "#8250df"}
 THEIRS = "trl-ppo"
+LAST = 3
+"""Steps whose mean is compared: one step of 16 answers is worth little."""
 EXPORT = """
 [push.folder]
-path = "base"
+path = "{folder}"
 merged = true
 """
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -61,10 +64,10 @@ def base(recipe: Path) -> Path:
     """What the recipe starts from, whole weights that any program loads, in a folder beside it."""
     parts = recipe.with_name("sft.toml").read_text(encoding="utf-8").split("\n[")
     kept = [part for part in parts if not part.startswith(("evaluate.", "data.eval]"))]
-    export = recipe.with_name("base.toml")
-    export.write_text("\n[".join(kept) + EXPORT, encoding="utf-8")
+    export, folder = recipe.with_name("base.toml"), recipe.with_name("base").absolute()
+    export.write_text("\n[".join(kept) + EXPORT.format(folder=folder), encoding="utf-8")
     subprocess.run([COMMAND, "run", str(export)], check=True, stdout=subprocess.DEVNULL)
-    return recipe.with_name("base")
+    return folder
 
 
 def cpu_seconds(process: int) -> float:
@@ -142,6 +145,33 @@ def drawn(measured: Sequence[tuple[str, int, list[dict[str, Any]]]]) -> str:
     )
 
 
+def final(entries: Sequence[dict[str, Any]], name: str) -> float:
+    """Mean over the last steps."""
+    return fmean(entry[name] for entry in entries[-LAST:])
+
+
+def reached(entries: Sequence[dict[str, Any]], score: float) -> float:
+    """CPU seconds after which the mean score of as many steps is first as high; infinite where it never is."""
+    ends = range(LAST, len(entries) + 1)
+    return next((entries[end - 1]["cpu"] for end in ends if final(entries[:end], "score") >= score), math.inf)
+
+
+def table(measured: Sequence[tuple[str, int, list[dict[str, Any]]]]) -> Iterator[str]:
+    """A line a run, and a line a seed that both ``train.ppo`` and its peer were run with."""
+    for name, number, entries in measured:
+        yield (
+            f"{name:<7} seed {number}: score {entries[0]['score']:.2f} -> {final(entries, 'score'):.2f}, KL "
+            f"{final(entries, 'kl'):.2f}, at most {max(entry['kl'] for entry in entries):.2f}, "
+            f"{entries[-1]['cpu']:.0f} CPU s for {len(entries)} steps"
+        )
+    runs = {(name, number): entries for name, number, entries in measured}
+    for (name, number), theirs in runs.items():
+        if name == THEIRS and ("ppo", number) in runs:
+            score = final(theirs, "score")
+            ours, own = reached(runs["ppo", number], score), reached(theirs, score)
+            yield f"seed {number}: {score:.2f} after {ours:.0f} CPU s by ppo, {own:.0f} by {THEIRS}: {ours / own:.2f}"
+
+
 def main() -> None:
     """Run what was asked for, or draw."""
     CURVES.mkdir(parents=True, exist_ok=True)
@@ -153,12 +183,7 @@ def main() -> None:
         return
     measured = list(curves())
     PICTURE.write_text(drawn(measured), encoding="utf-8")
-    for name, number, entries in measured:
-        score, divergence = (fmean(entry[key] for entry in entries[-3:]) for key in ("score", "kl"))
-        print(
-            f"{name:<7} seed {number}: score {entries[0]['score']:.2f} -> {score:.2f}, KL {divergence:.2f}, "
-            f"{entries[-1]['cpu']:.0f} CPU s for {len(entries)} steps"
-        )
+    print("\n".join(table(measured)))
 
 
 if __name__ == "__main__":
