@@ -125,6 +125,11 @@ class Training:
         default="auto",
         plain="no",
     )
+    activation_offload: bool = option(
+        "Activations wait for the backward pass in the machine's memory instead of the GPU's: less of that, more time.",
+        default=False,
+        in_key=False,
+    )
 
     @property
     def rows(self) -> int:
@@ -137,12 +142,6 @@ class Training:
         if self.batch_tokens is None or self.micro_batch_size is not None:
             return self.micro_batch_tokens
         return min(self.batch_tokens, self.micro_batch_tokens or MICRO_BATCH_TOKENS)
-
-    activation_offload: bool = option(
-        "Activations wait for the backward pass in the machine's memory instead of the GPU's: less of that, more time.",
-        default=False,
-        in_key=False,
-    )
 
     @property
     def recomputes(self) -> bool:
