@@ -176,8 +176,14 @@ def test_adapters_of_the_base_are_held_too(tmp_path: Path, outline: ModelOutline
         (trained("rloo"), "micro_batch_size = 1 saves"),
         (trained("grpo"), "micro_batch_size = 1 saves"),
         (trained("ppo", "batch_size = 20000\nmicro_batch_tokens = 1\n"), "generation_size = 5000 saves"),
-        (f"{LOAD}{LORA}[train.reward]\nbatch_size = 400\ngradient_checkpointing = false\n{PAIRS}", "gradient_checkpointing = true saves"),
-        (f"{LOAD}{LORA}[train.reward]\nbatch_size = 400\ngradient_checkpointing = false\n{PAIRS}", "micro_batch_tokens = 2048 saves"),
+        (
+            f"{LOAD}{LORA}[train.reward]\nbatch_size = 400\ngradient_checkpointing = false\n{PAIRS}",
+            "gradient_checkpointing = true saves",
+        ),
+        (
+            f"{LOAD}{LORA}[train.reward]\nbatch_size = 400\ngradient_checkpointing = false\n{PAIRS}",
+            "micro_batch_tokens = 2048 saves",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would(text: str, change: str, outline: ModelOutline) -> None:

@@ -116,7 +116,8 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
         "OPENBLAS_NUM_THREADS": threads,
         "OMP_DYNAMIC": "FALSE",
         "MKL_DYNAMIC": "FALSE",
-        # Threads that wait by spinning cost ten times the work itself as soon as another process wants the cores.
+        # Threads that wait by spinning cost ten times the work itself as soon as another process wants the cores. Where
+        # none does, the worker lets them do so for a moment (``waiting.py``).
         "OMP_WAIT_POLICY": "PASSIVE",
         # oneDNN keeps what it made for each shape of a product, and batches without padding have a new shape each
         # time: by default a training of a small model grew by 1.3 GB in 80 steps. With 64 it neither grows nor slows.
