@@ -13,8 +13,9 @@ from tests.unit.written import SMALL, recipe_of
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.estimate import parts
 from recipe_engine.estimate.fitting import CERTAINTY, check_memory, outlook
+from recipe_engine.estimate.job import Lengths
 from recipe_engine.estimate.shapes import Shapes, shapes_of
-from recipe_engine.estimate.stages import Lengths, micro_batch
+from recipe_engine.estimate.stages import micro_batch
 from recipe_engine.methods.options import AdaptLora, LoadFull, LoadInt8, LoadNf4
 from recipe_engine.outline import outline_of
 from recipe_engine.plugins import load_catalogue

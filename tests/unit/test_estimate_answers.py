@@ -14,8 +14,9 @@ from recipe_engine.compose import compose
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.estimate import answers, parts
 from recipe_engine.estimate.fitting import CERTAINTY, check_memory, outlook
+from recipe_engine.estimate.job import Job, Lengths, job_of
 from recipe_engine.estimate.shapes import Shapes, shapes_of
-from recipe_engine.estimate.stages import Job, Lengths, StageMemory, job_of, micro_batch
+from recipe_engine.estimate.stages import StageMemory, micro_batch
 from recipe_engine.methods.options import AdaptLora
 from recipe_engine.outline import outline_of
 from recipe_engine.training.groups.options import TrainGrpo

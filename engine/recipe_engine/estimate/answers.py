@@ -19,15 +19,15 @@ from recipe_engine.training.ppo.options import TrainPpo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from recipe_engine.estimate.job import Job, Lengths
     from recipe_engine.estimate.shapes import Shapes
-    from recipe_engine.estimate.stages import Job, Lengths
     from recipe_engine.training.on_policy import OnPolicy
 
 _READ_AT_ONCE = 4096  # tokens of prompts (recipe_engine.training.decoding)
 # What is there of a logit while the next token is drawn: itself, in float32, at the temperature, its share of the
 # probability, and their sums in float64 (recipe_engine.training.sampling).
 _OF_A_DRAW = 2 + 3 * parts.FLOAT32 + 8
-_ON_A_CPU = 128  # positions of a chunk of PPO's logits (recipe_engine.training.ppo.readout)
+_ON_A_CPU = 128  # positions of a chunk of PPO's logits (recipe_engine.training.readout)
 # TRL's head: positions and words of a tile (trl.kernels.chunked_logprob, trl.trainer.utils). Its backward pass, where
 # there is no Triton, has a tile in the model's precision, seven times in float32, and once as truth values.
 TILE, TILE_WORDS, _OF_A_TILE = 4096, 2**15, 7 * parts.FLOAT32 + 1

@@ -9,7 +9,8 @@ from recipe_containers.arguments import size_of
 from recipe_engine.device_memory import gib, gpu_memory, machine_memory
 from recipe_engine.errors import UnfitEnvironment
 from recipe_engine.estimate.answers import smaller
-from recipe_engine.estimate.stages import Job, Lengths, StageMemory, estimate, job_of, micro_batch
+from recipe_engine.estimate.job import Job, Lengths, job_of
+from recipe_engine.estimate.stages import StageMemory, estimate, micro_batch
 from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadFull, LoadNf4
 from recipe_engine.training.on_policy import OnPolicy
 from recipe_engine.training.options import Training
