@@ -32,7 +32,6 @@ from recipe_engine.runners.channel import Channel, Reporter
 from recipe_engine.runners.failures import bugs_explained, failures_reported
 from recipe_engine.runners.surroundings import check_surroundings
 from recipe_engine.runners.trained import name_of, trained_model
-from recipe_engine.runners.waiting import wait_awake_where_cores_are_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -274,7 +273,6 @@ def main() -> None:
     channel = Channel(sys.stdin.buffer, sink)
     with failures_reported(channel):
         begin = channel.commands.get()
-        wait_awake_where_cores_are_free(int(os.environ["OMP_NUM_THREADS"]))
         check_surroundings(begin.get("expects", {}))
         catalogue = load_catalogue(files=[Path(file) for file in begin["plugins"]])
         worker = Worker(begin, catalogue, channel)
