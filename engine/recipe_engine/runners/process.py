@@ -117,8 +117,8 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
         "OMP_DYNAMIC": "FALSE",
         "MKL_DYNAMIC": "FALSE",
         # Threads that wait by spinning cost ten times the work itself as soon as another process wants the cores, and
-        # those that wait asleep are woken late. A thousand turns, some ten microseconds, and then sleep: on two cores a
-        # training step takes two thirds of the time, and beside two other programs a tenth more.
+        # those that wait asleep are woken late. A thousand turns awake, and then sleep: docs/performance.md has what
+        # that saves alone and costs beside others.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "1000",
         # oneDNN keeps what it made for each shape of a product, and batches without padding have a new shape each
