@@ -15,7 +15,7 @@ from tests.bench.generating_stacks import AT_ONCE, NEW_TOKENS
 from tests.bench.measure import Comparison, alternate, program
 from tests.bench.startup import base_folder
 
-ROWS, RUNS = 128, 3
+ROWS, RUNS = 500, 3
 PEERS = {
     "eval-pipeline": ("pipeline", 8, "transformers.pipeline, a row at a time"),
     "eval-harness": ("lm-eval", ROWS, f"lm-eval's HFLM, batches of {AT_ONCE}"),

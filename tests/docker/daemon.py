@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,22 @@ def kill(folder: Path) -> None:
 
 
 def stop(folder: Path) -> None:
-    """End it and remove its folder."""
+    """End it and remove its folder; fail where somebody left something in it that is no image."""
+    left = leftovers(address(folder))
     pid = int((folder / "pid").read_text(encoding="utf-8"))
     os.kill(pid, signal.SIGTERM)
     _wait_until_gone(pid)
     shutil.rmtree(folder, ignore_errors=True)
+    assert left == [], "containers, networks or volumes were left"
+
+
+def leftovers(url: str) -> list[str]:
+    """Containers, networks and volumes of an engine, without those networks that each has."""
+    with closing(connect(url)) as client:
+        containers = [f"container {found.name}" for found in client.containers.list(all=True, ignore_removed=True)]
+        names = {network.name for network in client.networks.list()} - {"bridge", "host", "none"}
+        volumes = [f"volume {volume.name}" for volume in client.volumes.list()]
+    return [*containers, *(f"network {name}" for name in sorted(names)), *volumes]
 
 
 def _wait_until_gone(pid: int) -> None:
