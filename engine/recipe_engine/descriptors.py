@@ -73,6 +73,11 @@ def requires_no_more(_options: Any) -> tuple[Requirement, ...]:
     return ()
 
 
+def leaves_determinism(_options: Any) -> Determinism | None:
+    """The default of :attr:`Method.determinism_for`: it is the same with all options."""
+    return None
+
+
 def runs_anywhere(_options: Any) -> frozenset[Device]:
     """The default of :attr:`Method.devices`."""
     return DEVICES
@@ -121,6 +126,7 @@ class Method:
         revision: raised when the method's numbers change, so that old artifacts are not taken for new ones.
         determinism: whether the same key gives the same bits (``bitwise``), numbers that are near each other
             (``tolerance``), or nothing that could be compared (``none``).
+        determinism_for: what ``determinism`` is with these options, where that depends on them; else ``None``.
         tolerance: how far two results of one key may be apart where ``determinism`` is ``tolerance``: |a - b| over the
             larger of |a| and |b|, for metrics, for the numbers of each step and for the norms of each tensor.
         seeded: whether the seed matters; if not, it is left out of the key.
@@ -162,6 +168,7 @@ class Method:
     implementation: str
     revision: int = 1
     determinism: Determinism = "bitwise"
+    determinism_for: Callable[[Any], Determinism | None] = leaves_determinism
     tolerance: float = 0.0
     seeded: bool = False
     requires: tuple[Requirement, ...] = ()

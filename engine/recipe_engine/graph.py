@@ -15,7 +15,7 @@ from recipe_engine.training.reading import reading_packages
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from recipe_engine.descriptors import Method, ModelKind, Requirement
+    from recipe_engine.descriptors import Determinism, Method, ModelKind, Requirement
     from recipe_engine.model import DataSet, Recipe, StageContainer
     from recipe_engine.plugins import Catalogue, Registered
 
@@ -54,6 +54,7 @@ class Node:
         reward_plugins: distribution of each plugin whose rewards judge its answers -> its sha256, as above.
         decided: those of its options that say ``auto`` -> what they stand for here; its options have that too.
         requires: packages that its options need besides those of its method.
+        determinism: what two runs of its key have in common, where that depends on its options.
         seed: of its own, derived from the recipe's.
         pinned: digest of its artifact, where a named result of the registry gives it: it is never computed.
         on_host: whether it runs in the engine's own process: sources and pushes.
@@ -80,6 +81,7 @@ class Node:
     reward_plugins: Mapping[str, str] = field(default_factory=dict)
     decided: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[Requirement, ...] = ()
+    determinism: Determinism | None = None
     seed: int = 0
     pinned: str = ""
     on_host: bool = False
@@ -364,6 +366,7 @@ class _Part:
             seeded=method.seeded,
             seed=node_seed(self._recipe.top.seed, node_id),
             requires=requires,
+            determinism=method.determinism_for(table.options),
             packages=tuple(dict.fromkeys([*method.packages, *more, *judges.packages])),
             **_plugin(self._catalogue.methods[table.stage, table.method]),
             **given,

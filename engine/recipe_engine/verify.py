@@ -126,8 +126,11 @@ def compare(recorded: Recorded, replayed: Recorded, nodes: Iterable[Node], catal
 
 
 def _stated(node: Node, catalogue: Catalogue) -> tuple[Determinism, float]:
-    method = catalogue.methods.get((node.stage, node.method))
-    return (method.descriptor.determinism, method.descriptor.tolerance) if method else ("bitwise", 0.0)
+    found = catalogue.methods.get((node.stage, node.method))
+    if found is None:
+        return "bitwise", 0.0
+    method = found.descriptor
+    return node.determinism or method.determinism, method.tolerance
 
 
 def _weakest(levels: Sequence[tuple[Determinism, float]]) -> tuple[Determinism, float]:

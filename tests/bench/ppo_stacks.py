@@ -65,7 +65,7 @@ def ours(folder: Path, asked: str) -> float:
 
     from recipe_engine.training.ppo.loop import train_ppo
     from recipe_engine.training.ppo.options import TrainPpo
-    from recipe_engine.training.ppo.rollout import write_answers
+    from recipe_engine.training.ppo.rollout import open_writer, write_answers
     from recipe_engine.training.rows import Row
     from recipe_engine.training.tokenizer import open_tokenizer
 
@@ -86,9 +86,10 @@ def ours(folder: Path, asked: str) -> float:
     )
     tokenizer, marks = open_tokenizer(folder), Marks(asked)
     if asked == "writing":
-        began = time.process_time()
-        write_answers(model, tokenizer, rows, range(PROMPTS), options)
-        return time.process_time() - began
+        with open_writer(model, tokenizer, rows, options, folder) as writer:
+            began = time.process_time()
+            write_answers(writer, model, tokenizer, rows[:PROMPTS], options)
+            return time.process_time() - began
 
     class Told(tiny.Recorder):
         def progress(self, done: int, total: int, unit: str) -> None:

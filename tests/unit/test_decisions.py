@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests import tiny
-from tests.unit.written import SMALL, builtins, composed, recipe_of, small_inputs
+from tests.unit.written import PPO, SMALL, builtins, composed, recipe_of, small_inputs
 
 from recipe_engine.decisions import on_device
 from recipe_engine.device_memory import gpu_capability, machine_memory
@@ -26,11 +26,7 @@ from recipe_registry import Registry
 
 CPU = Hardware("cpu", 1, ())
 LONG_ROWS = "data.train.max_length=4000000"  # longer than any machine bears, of whatever model
-PROMPTS = '[data.prompts]\nsource = "file:train.jsonl"\nformat = "prompt"'
 NF4 = SMALL.replace("[load.full]", "[load.nf4]")
-PPO = SMALL.replace('[data.train]\nsource = "file:train.jsonl"\nformat = "instruction"', PROMPTS).replace(
-    "[train.sft]\nlearning_rate = 1e-3", '[train.ppo]\nreward = { pattern = "x" }'
-)
 
 
 def give_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: str) -> None:

@@ -14,6 +14,7 @@ from recipe_engine.methods.fits import (
     lora_fits_outline,
     outlined_layers,
     perplexity_fits_outline,
+    ppo_clashes,
     push_clashes,
 )
 from recipe_engine.methods.options import (
@@ -25,6 +26,7 @@ from recipe_engine.methods.options import (
     LoadNf4,
     PushFolder,
 )
+from recipe_engine.training.ppo.options import TrainPpo
 
 LLAMA: dict[str, tuple[int, ...]] = {
     "model.embed_tokens.weight": (300, 32),
@@ -209,3 +211,21 @@ def test_options_that_contradict_each_other() -> None:
         ("modules_to_save", "v_proj gets an adapter too: name it in one of the two"),
     ]
     assert AdaptLora(modules_to_save=("l",)).contradictions() == [], "all-linear is no list of letters"
+
+
+@pytest.mark.parametrize(
+    ("before", "other"),
+    [
+        ({"load": LoadFull(), "adapt": AdaptLora()}, []),
+        ({"load": LoadNf4(), "adapt": AdaptLora()}, ["load"]),
+        ({"load": LoadInt8(), "adapt": AdaptLora()}, ["load"]),
+        ({"load": LoadFull(), "adapt": AdaptFull()}, ["adapt"]),
+        ({"load": LoadFull(), "adapt": AdaptLora(dora=True)}, ["adapt.dora"]),
+        ({"load": LoadFull(), "adapt": AdaptLora(modules_to_save=("norm",))}, ["adapt.modules_to_save"]),
+        ({"load": LoadFull(), "adapt": AdaptLora(new_tokens=("<a>",))}, ["adapt.new_tokens"]),
+    ],
+)
+def test_what_vllm_cannot_write_with(before: dict[str, Any], other: list[str]) -> None:
+    found = ppo_clashes(TrainPpo(reward=(), rollout="vllm"), before)
+    assert [(key, stage) for key, _, stage in found] == [("rollout", stage) for stage in other]
+    assert ppo_clashes(TrainPpo(reward=()), before) == []

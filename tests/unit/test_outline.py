@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.unit.written import SMALL, composed, recipe_of, small_inputs
+from tests.unit.written import PPO, SMALL, composed, recipe_of, small_inputs
 
 from recipe_engine import lazy
 from recipe_engine.contract import ModelOutline
@@ -110,10 +110,13 @@ def test_a_device_that_a_method_does_not_run_on_is_told_before_anything_runs(tmp
     )
 
 
-def test_pages_are_a_matter_of_gpus() -> None:
-    recipe = recipe_of(SMALL, ["train.sft.optimizer=paged_adamw_8bit"])
+@pytest.mark.parametrize(
+    ("text", "change"), [(SMALL, "train.sft.optimizer=paged_adamw_8bit"), (PPO, "train.ppo.rollout=vllm")]
+)
+def test_what_is_a_matter_of_gpus(text: str, change: str) -> None:
+    recipe = recipe_of(text, [change])
     check_device(recipe, load_catalogue(), "cuda")
-    with pytest.raises(UnfitEnvironment, match=r"train\.sft: it does not run on cpu .* It runs on cuda\."):
+    with pytest.raises(UnfitEnvironment, match=r"train\.\w+: it does not run on cpu .* It runs on cuda\."):
         check_device(recipe, load_catalogue(), "cpu")
 
 

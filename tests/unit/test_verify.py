@@ -186,6 +186,13 @@ def test_without_a_statement_nothing_is_compared(tmp_path: Path) -> None:
     assert verdicts(found) == ["not compared", "not compared"]
 
 
+def test_options_may_say_that_nothing_is_to_be_compared(tmp_path: Path) -> None:
+    """As ``rollout = "vllm"`` does; the method itself is bitwise."""
+    loose = tuple(dataclasses.replace(node, determinism="none") if node.id == "train" else node for node in NODES)
+    found = compare(run_in(tmp_path / "before"), run_in(tmp_path / "now", loss=7.0), loose, builtins())
+    assert verdicts({node.node: node for node in found}) == ["not compared", "not compared"]
+
+
 def test_the_host_is_no_environment() -> None:
     then = {"host": "a", "threads": 1, "packages": {"torch": {"version": "2.9"}}}
     now = {"host": "b", "threads": 1, "packages": {"torch": {"version": "2.10"}}}

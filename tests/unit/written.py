@@ -57,6 +57,11 @@ learning_rate = 1e-3
 [push.folder]
 """
 """A recipe with every stage; its files are those of :func:`small_inputs`."""
+PPO = SMALL.replace(
+    '[data.train]\nsource = "file:train.jsonl"\nformat = "instruction"',
+    '[data.prompts]\nsource = "file:train.jsonl"\nformat = "prompt"',
+).replace("[train.sft]\nlearning_rate = 1e-3", '[train.ppo]\nreward = { pattern = "x" }')
+"""The same with a reward."""
 
 
 def small_inputs(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from recipe_engine.training.ppo.options import TrainPpo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from recipe_engine.training.on_policy import OnPolicy
     from recipe_engine.training.options import Training
 
 _TORCH = Requirement(package="torch", specifier=">=2.13")
@@ -64,6 +65,12 @@ _TRL = Requirement(
     symbols=("trl:GRPOTrainer", "trl:RLOOTrainer"),
     extra="groups",
 )
+_VLLM = Requirement(
+    package="vllm",
+    specifier=">=0.30,<0.31",
+    symbols=("vllm:LLM", "vllm:SamplingParams", "vllm.lora.request:LoRARequest"),
+    extra="vllm",
+)
 _HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
 # What evaluations have in common that get the model.
@@ -83,6 +90,11 @@ def _bitsandbytes(symbol: str) -> Requirement:
 def _for_training(chosen: Training) -> tuple[Requirement, ...]:
     """What a training's options need besides what every training needs."""
     return (_bitsandbytes("optim:AdamW"),) if chosen.optimizer != "adamw" else ()
+
+
+def _for_rollouts(chosen: OnPolicy) -> tuple[Requirement, ...]:
+    """What writes the answers."""
+    return (_VLLM,) if chosen.rollout == "vllm" else ()
 
 
 @hookimpl(trylast=True)
@@ -195,12 +207,15 @@ def recipe_train_methods() -> Iterator[Method]:
         revision=3,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS),
+        requires_for=_for_rollouts,
         packages=(*_MODEL_PACKAGES, "peft"),
         data=lambda chosen: chosen.data_sets(),
         data_kinds={"prompts": frozenset({"prompt"})},
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.ppo_clashes,
+        determinism_for=lambda chosen: chosen.determinism(),
+        devices=lambda chosen: chosen.devices(),
         settled=lambda chosen, outline: {"layout": layout_of(outline.config, chosen.layout)},
     )
     yield _groups("rloo", "REINFORCE leave one out: more of the answers that beat the others to a prompt", TrainRloo)
@@ -219,12 +234,15 @@ def _groups(name: str, summary: str, chosen: type[Groups]) -> Method:
         revision=2,
         seeded=True,
         requires=(_TORCH, _TRANSFORMERS, _ACCELERATE, _TRL),
+        requires_for=_for_rollouts,
         packages=(*_MODEL_PACKAGES, "peft", "accelerate", "datasets", "trl"),
         data=lambda chosen: chosen.data_sets(),
         data_kinds={"prompts": frozenset({"prompt"})},
         takes=frozenset({"causal_lm", "adapter"}),
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.groups_clashes,
+        determinism_for=lambda chosen: chosen.determinism(),
+        devices=lambda chosen: chosen.devices(),
     )
 
 

@@ -138,12 +138,12 @@ def push_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str,
     return []
 
 
-def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+def ppo_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """The policy that writes is the one that learns, and with its adapter off it is what it was before."""
     adapt = before.get("adapt")
+    found = list(_vllm_clashes(before)) if options.rollout == "vllm" else []
     if not isinstance(adapt, AdaptLora):
-        return []
-    found = []
+        return found
     if adapt.dropout:
         found.append(("", "it trains without dropout: answers are learned as they were written", "adapt.dropout"))
     if adapt.changes_base:
@@ -152,6 +152,19 @@ def ppo_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str,
     if adapt.bias != "none":
         found.append(("", "biases stay changed where the adapter is off: it would be held to itself", "adapt.bias"))
     return found
+
+
+def _vllm_clashes(before: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """VLLM reads the base once, and then plain low-rank adapters."""
+    adapt = before.get("adapt")
+    if not isinstance(before.get("load"), LoadFull):
+        yield "rollout", "vLLM has the weights as load.full reads them", "load"
+    if isinstance(adapt, AdaptFull):
+        yield "rollout", "vLLM is told of the changes of an adapter, not of those of all weights", "adapt"
+    if isinstance(adapt, AdaptLora):
+        for key in ("dora", "modules_to_save", "new_tokens"):
+            if getattr(adapt, key):
+                yield "rollout", "vLLM reads adapters of low rank and nothing else", f"adapt.{key}"
 
 
 def groups_clashes(options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from recipe_engine.descriptors import DEVICES
 from recipe_engine.options import Reward, option
 from recipe_engine.training.reporting import REPORT_TO, ReportTo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from recipe_engine.descriptors import Determinism, Device
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class OnPolicy:
     top_p: float = option(
         "Draw from the fewest tokens that are together this likely; 1 for all.", default=1.0, above=0, maximum=1
     )
+    rollout: Literal["model", "vllm"] = option(
+        "What writes the answers: the model that learns, or vLLM in turn with it, on a GPU, from a copy of the base. "
+        "With vLLM the same run may come out otherwise.",
+        default="model",
+    )
+    vllm_memory: float = option(
+        "Share of the GPU's memory that vLLM may take while it writes.",
+        default=0.3,
+        above=0,
+        below=1,
+        needs="rollout=vllm",
+    )
     learning_rate: float = option("Peak learning rate.", default=1e-5, above=0, maximum=1)
     schedule: Literal["linear", "cosine", "constant"] = option(
         "Course of the learning rate after the warmup; linear and cosine end at 0.", default="linear"
@@ -69,6 +84,14 @@ class OnPolicy:
     def data_sets(self) -> Mapping[str, str]:
         """Role -> data set."""
         return {"prompts": self.data}
+
+    def devices(self) -> frozenset[Device]:
+        """Where it can train."""
+        return DEVICES if self.rollout == "model" else frozenset({"cuda"})
+
+    def determinism(self) -> Determinism:
+        """What two runs of one key have in common: vLLM puts its batches together as the moment has it."""
+        return "bitwise" if self.rollout == "model" else "none"
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""

@@ -16,7 +16,7 @@ from recipe_engine.training.batches import Plan, plan_batches
 from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
 from recipe_engine.training.groups.trainer import GroupTrainer, Grpo, Job, Rloo
 from recipe_engine.training.ppo.loop import Trace
-from recipe_engine.training.ppo.rollout import check_room
+from recipe_engine.training.ppo.rollout import check_room, open_writer
 from recipe_engine.training.trainer import StopSafely
 
 if TYPE_CHECKING:
@@ -52,17 +52,19 @@ def train_groups(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, 
     if resumed is not None:
         done = int(resumed.name.removeprefix("step-")) // options.updates
         request.reporter.message(f"going on from the checkpoint of step {done}")
-    job = Job(
-        model=model,
-        tokenizer=tokenizer,
-        prompts=prompts,
-        score=score,
-        options=options,
-        steps=len(steps),
-        reporter=request.reporter,
-    )
     stop = _StopAfterStep(request.reporter, options.updates)
-    with _lent(model), adapter_products(model):
+    writing = open_writer(model, tokenizer, prompts, options, request.work)
+    with _lent(model), adapter_products(model), writing as writer:
+        job = Job(
+            model=model,
+            tokenizer=tokenizer,
+            prompts=prompts,
+            score=score,
+            options=options,
+            steps=len(steps),
+            reporter=request.reporter,
+            writer=writer,
+        )
         trainer = _trainer(request, job, _plan(options, steps), [_Progress(request.reporter, options.updates), stop])
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if stop.stopped:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
     from recipe_engine.training.layout import Layout
     from recipe_engine.training.ppo.judging import Score, Scores
+    from recipe_engine.training.ppo.rollout import Writer
     from recipe_engine.training.rows import Row
 
 _STATE = "groups"
@@ -50,6 +51,7 @@ class Job:
         options: of the training.
         steps: how many there are.
         reporter: who is told.
+        writer: writes the answers.
     """
 
     model: Any
@@ -59,6 +61,7 @@ class Job:
     options: TrainRloo | TrainGrpo
     steps: int
     reporter: Reporter
+    writer: Writer
 
 
 @dataclass(slots=True)
@@ -178,7 +181,8 @@ class GroupTrainer(ResumableTrainer):
     def _write(self) -> list[list[int]]:
         """Answer the prompts that TRL asks for; the tokens of the answers alone."""
         job = self._job
-        self._answers = write_answers(job.model, job.tokenizer, job.prompts, self._asked, job.options)
+        asked = [job.prompts[position] for position in self._asked]
+        self._answers = write_answers(job.writer, job.model, job.tokenizer, asked, job.options)
         self.tokens += sum(len(answer.tokens) for answer in self._answers)
         return [list(answer.tokens[answer.prompt_tokens :]) for answer in self._answers]
 

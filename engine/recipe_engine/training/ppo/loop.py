@@ -21,7 +21,7 @@ from recipe_engine.training.ppo.advantages import (
 )
 from recipe_engine.training.ppo.judging import Memory, experience, judge, shaped_scores, view
 from recipe_engine.training.ppo.policy import Policy, Reference
-from recipe_engine.training.ppo.rollout import check_room, write_answers
+from recipe_engine.training.ppo.rollout import check_room, open_writer, write_answers
 from recipe_engine.training.ppo.update import Learner
 from recipe_engine.training.rates import rate_share
 from recipe_engine.training.weights import WEIGHTS, steps_between, weights_digest
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from recipe_engine.training.ppo.judging import Score, Scores, Views
     from recipe_engine.training.ppo.objective import Experience
     from recipe_engine.training.ppo.options import TrainPpo
+    from recipe_engine.training.ppo.rollout import Writer
     from recipe_engine.training.rows import Row
 
 _STATE = "ppo"
@@ -99,8 +100,9 @@ def train_ppo(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, sco
         seed=request.seed,
     ).micro_batches
     tokens = 0
-    with adapter_products(request.inputs.model):
-        training = _Training(request, prompts, tokenizer, score)
+    model = request.inputs.model
+    with adapter_products(model), open_writer(model, tokenizer, prompts, options, request.work) as writer:
+        training = _Training(request, prompts, tokenizer, score, writer)
         first = training.resume()
         request.reporter.progress(first, len(plan), "steps")
         for step in range(first, len(plan)):
@@ -118,12 +120,15 @@ def train_ppo(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, sco
 class _Training:
     """The parts of a training, and what it does in one step."""
 
-    def __init__(self, request: StageRequest, prompts: Sequence[Row], tokenizer: Any, score: Score) -> None:
+    def __init__(
+        self, request: StageRequest, prompts: Sequence[Row], tokenizer: Any, score: Score, writer: Writer
+    ) -> None:
         self._request = request
         self._options: TrainPpo = request.options
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._score = score
+        self._writer = writer
         model = request.inputs.model
         layout = layout_of(model.config.to_dict(), self._options.layout)
         self._memory = Memory(layout, tokenizer.pad_token_id, self._options.micro_batch_tokens)
@@ -164,7 +169,8 @@ class _Training:
             rate: share of the peak learning rates.
         """
         options, course, number = self._options, self.course, len(self.course.steps) + 1
-        answers = write_answers(self._policy.model, self._tokenizer, self._prompts, positions, options)
+        asked = [self._prompts[position] for position in positions]
+        answers = write_answers(self._writer, self._policy.model, self._tokenizer, asked, options)
         scores = judge(self._score, answers)
         views = view(self._policy, self._reference, answers, self._memory, options.temperature)
         shaped = shaped_scores(scores.total, answers, course.scores, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import Answer
@@ -11,9 +13,13 @@ from recipe_engine.training.generation import stopping_tokens, write
 from recipe_engine.training.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from recipe_engine.training.on_policy import OnPolicy
+
+    Writer = Callable[[Sequence[Sequence[int]], Decoding, Sequence[int]], list[list[int]]]
+    """From tokens of prompts, how to answer, and the tokens that end an answer, to the tokens of the answers."""
 
 
 def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
@@ -33,20 +39,44 @@ def check_room(model: Any, prompts: Sequence[Row], max_new_tokens: int) -> None:
         )
 
 
+@contextmanager
+def open_writer(model: Any, tokenizer: Any, prompts: Sequence[Row], options: OnPolicy, work: Path) -> Iterator[Writer]:
+    """What writes the answers of a training, for the time of the block.
+
+    Args:
+        model: a causal language model; the answers are always those of its weights as they are when one is asked for.
+        tokenizer: its tokenizer.
+        prompts: all of the data set.
+        options: of the training.
+        work: a folder for files of the moment.
+    """
+    if options.rollout == "model":
+        yield partial(_write, model, tokenizer, options.generation_size)
+        return
+    from recipe_engine.training.ppo.vllm_writer import VllmWriter
+
+    longest = max(len(row.input_ids) for row in prompts) + options.max_new_tokens
+    writer = VllmWriter(model, work, longest=longest, memory=options.vllm_memory)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
 def write_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Row], positions: Sequence[int], options: OnPolicy
+    writer: Writer, model: Any, tokenizer: Any, prompts: Sequence[Row], options: OnPolicy
 ) -> list[Answer]:
     """Sample an answer to each prompt.
 
     Args:
-        model: a causal language model; it is left as it was.
+        writer: of :func:`open_writer`.
+        model: the causal language model that answers; it is left as it was.
         tokenizer: its tokenizer.
-        prompts: all of the data set.
-        positions: of those that are answered.
+        prompts: that are answered.
         options: of the training.
 
     Returns:
-        The answers in the order of ``positions``; each has one token at least, and that may be the end-of-sequence.
+        The answers in the order of the prompts; each has one token at least, and that may be the end-of-sequence.
     """
     decoding = Decoding(
         max_new_tokens=options.max_new_tokens,
@@ -55,13 +85,9 @@ def write_answers(
         top_k=options.top_k,
         top_p=options.top_p,
     )
-    chosen = [prompts[position].input_ids for position in positions]
-    at_once = options.generation_size or len(chosen)
-    written = write(model, tokenizer, chosen, decoding, at_once=at_once, progress=lambda _done, _total: None)
     ends = stopping_tokens(model, tokenizer, decoding)
-    return [
-        _answer(tokenizer, prompts[position], tokens, ends) for position, tokens in zip(positions, written, strict=True)
-    ]
+    written = writer([prompt.input_ids for prompt in prompts], decoding, ends)
+    return [_answer(tokenizer, prompt, tokens, ends) for prompt, tokens in zip(prompts, written, strict=True)]
 
 
 def as_row(answer: Answer) -> Row:
@@ -74,6 +100,20 @@ def as_row(answer: Answer) -> Row:
         prompt_length=prompt,
         question=answer.question,
         reference="",
+    )
+
+
+def _write(
+    model: Any,
+    tokenizer: Any,
+    at_once: int | None,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    _ends: Sequence[int],
+) -> list[list[int]]:
+    """By the model itself."""
+    return write(
+        model, tokenizer, prompts, decoding, at_once=at_once or len(prompts), progress=lambda _done, _total: None
     )
 
 

@@ -17,7 +17,7 @@ from recipe_engine.training.generation import up_to_end
 from recipe_engine.training.ppo.judging import Memory, experience, view
 from recipe_engine.training.ppo.options import TrainPpo
 from recipe_engine.training.ppo.policy import Policy, Reference
-from recipe_engine.training.ppo.rollout import check_room, write_answers
+from recipe_engine.training.ppo.rollout import check_room, open_writer, write_answers
 from recipe_engine.training.ppo.update import Learner
 
 MEMORY = Memory("packed", END, 4096)
@@ -26,7 +26,9 @@ MEMORY = Memory("packed", END, 4096)
 def write(model: Any, tokenizer: Any, *, seed: int = 1, count: int = 6, **options: Any) -> list[Any]:
     torch.manual_seed(seed)
     chosen = TrainPpo(reward=UNUSED, **{"max_new_tokens": 12} | options)
-    return write_answers(model, tokenizer, prompts(tokenizer, count), range(count), chosen)
+    rows = prompts(tokenizer, count)
+    with open_writer(model, tokenizer, rows, chosen, Path()) as writer:
+        return write_answers(writer, model, tokenizer, rows, chosen)
 
 
 def written(found: list[Any]) -> list[tuple[int, ...]]:
