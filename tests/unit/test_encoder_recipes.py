@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.encoders import ENCODERS
 from tests.unit.written import HEAD, builtins, refusal
 
 from recipe_engine.compose import compose
@@ -18,7 +17,6 @@ from recipe_engine.lock import Hardware, peek, source_requests
 from recipe_engine.outline import check_model, settled
 from recipe_engine.plan import Planner, base_names, make_plan
 from recipe_engine.relations import result_kind
-from recipe_engine.training.encoders import ENCODER_FAMILIES, is_causal, is_encoder
 from recipe_engine.validate import validate
 from recipe_registry import Registry, digest_of
 
@@ -145,34 +143,6 @@ def test_a_plan_says_so(here: Path) -> None:
     registry = Registry.open(here / "home")
     with pytest.raises(InvalidRecipe, match=r"r\.toml:5:7: load\.full: bert is an encoder"):
         make_plan(validate(compose("r.toml"), builtins()), builtins(), registry, CPU)
-
-
-def test_the_families_are_those_of_transformers() -> None:
-    """What is told before transformers is imported is what it says itself."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    from recipe_engine.methods.load_full import looks_both_ways
-
-    for name in ENCODER_FAMILIES:
-        config = CONFIG_MAPPING[name]()
-        assert looks_both_ways(config), name
-        assert type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, name
-    assert not is_encoder({})
-    assert not is_causal({})
-
-
-def test_names_that_a_file_of_an_encoder_has_not(tmp_path: Path) -> None:
-    """Its head is not in the file; layers that get adapters are."""
-    from recipe_engine.methods.fits import full_fits_outline, lora_fits_outline
-    from recipe_engine.methods.options import AdaptFull, AdaptLora
-    from recipe_engine.outline import outline_of
-
-    folder = ENCODERS["bert"].write(tmp_path / "encoder")
-    outline = outline_of(folder.iterdir())
-    assert lora_fits_outline(AdaptLora(modules_to_save=("classifier",), target_modules=("query",)), outline) == []
-    (found,) = lora_fits_outline(AdaptLora(target_modules=("q_proj",)), outline)
-    assert found[1] == "no linear layer of this model is named q_proj"
-    assert full_fits_outline(AdaptFull(train_only=("classifier",)), outline) == []
 
 
 def test_one_graph_with_two_models(here: Path) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from recipe_engine.contract import StageRequest
     from recipe_engine.training.options import TrainReward
-    from recipe_engine.training.reward_model import Scoring
     from recipe_engine.training.rows import Pair, Row
+    from recipe_engine.training.scoring import Scoring
 
 _MARGINS = "margins"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from recipe_engine.contract import Answer
     from recipe_engine.training.layout import Layout
     from recipe_engine.training.rows import Row
-    from recipe_engine.training.text_pairs import PairText
+    from recipe_engine.training.scoring import Scoring, Text
 
-Text = TypeVar("Text", bound="Sequence[int] | PairText")
 ENDS = "ends"
 """Where a packed batch has the positions of its texts' last tokens."""
 HEAD = "score"
@@ -142,36 +141,6 @@ def lay(texts: Sequence[Sequence[int]], pad: int, layout: Layout, *, shared: boo
         "input_ids": pad_to_longest(rows, batch_first=True, padding_value=pad),
         "attention_mask": pad_to_longest([torch.ones_like(row) for row in rows], batch_first=True),
     }
-
-
-class Scoring(Protocol[Text]):
-    """A reward model of whatever kind: it reads texts, and gives each a score."""
-
-    language_model: Any
-
-    @property
-    def config(self) -> Any:
-        """Of the model in it."""
-
-    @property
-    def layout(self) -> Layout:
-        """How texts can lie in memory."""
-
-    @property
-    def device(self) -> Any:
-        """Where it is."""
-
-    def texts(self, rows: Sequence[Row]) -> list[Text]:
-        """What it reads of prepared rows."""
-
-    def of_answers(self, answers: Sequence[Answer]) -> list[Text]:
-        """What it reads of a policy's answers."""
-
-    def lay(self, texts: Sequence[Text], pad: int, layout: Layout, *, shared: bool = False) -> dict[str, Any]:
-        """Texts as one batch."""
-
-    def __call__(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Scores of the texts of a batch, (texts,) in float32."""
 
 
 def scores(

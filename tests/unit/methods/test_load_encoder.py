@@ -13,10 +13,15 @@ from tests import tiny
 from tests.encoders import BERT, ENCODERS
 
 from recipe_engine.errors import UnresolvedInput
+from recipe_engine.methods.fits import full_fits_outline, lora_fits_outline
 from recipe_engine.methods.load_encoder import LoadEncoder
+from recipe_engine.methods.load_full import looks_both_ways
+from recipe_engine.methods.options import AdaptFull, AdaptLora
 from recipe_engine.methods.options import LoadEncoder as Options
 from recipe_engine.methods.prepare import EncoderTokenizerStage
+from recipe_engine.outline import outline_of
 from recipe_engine.training.encoder_model import head_modules
+from recipe_engine.training.encoders import ENCODER_FAMILIES, is_causal, is_encoder
 
 if TYPE_CHECKING:
     from recipe_engine.contract import StageRequest
@@ -131,3 +136,25 @@ def test_a_tokenizer_needs_no_end_and_a_token_that_pads(tmp_path: Path) -> None:
     given = tiny.stage_request(tmp_path, None, node="tokenizer", source=tiny.resolve(folder))
     with pytest.raises(UnresolvedInput, match=r"the tokenizer names no padding token\. Set pad_token"):
         EncoderTokenizerStage().run(given)
+
+
+def test_the_families_are_those_of_transformers() -> None:
+    """What is told before transformers is imported is what it says itself."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    for name in ENCODER_FAMILIES:
+        config = CONFIG_MAPPING[name]()
+        assert looks_both_ways(config), name
+        assert type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, name
+    assert not is_encoder({})
+    assert not is_causal({})
+
+
+def test_names_that_a_file_of_an_encoder_has_not(tmp_path: Path) -> None:
+    """Its head is not in the file; layers that get adapters are."""
+    folder = BERT.write(tmp_path / "encoder")
+    outline = outline_of(folder.iterdir())
+    assert lora_fits_outline(AdaptLora(modules_to_save=("classifier",), target_modules=("query",)), outline) == []
+    (found,) = lora_fits_outline(AdaptLora(target_modules=("q_proj",)), outline)
+    assert found[1] == "no linear layer of this model is named q_proj"
+    assert full_fits_outline(AdaptFull(train_only=("classifier",)), outline) == []
