@@ -93,6 +93,8 @@ def test_an_encoder_judges_a_policy_of_another_base(tmp_path: Path) -> None:
     card = (workspace.folder / "exports" / "kind" / "README.md").read_text()
     assert "AutoModelForSequenceClassification.from_pretrained(base_model, num_labels=1)" in card
     assert "tokenizer(question, answer" in card
+    replay = workspace.recipe("replay", alone["run"], "--verify", "--json")
+    assert replay.code == 0, replay.err
     # What the reward model is made of is there already.
     result = workspace.run(recipe="ppo.toml").result
     assert {node for node in ran(result) if node.startswith("kind/")} == set()

@@ -38,7 +38,8 @@ class LoadFull:
         if gguf is not None:
             convert_gguf(source.local_path(gguf), request.output, options.precision)
             return StageResult(live=self.restore(request, request.output))
-        return StageResult(live=self.restore(request, request.output), references=references_to(source))
+        references = references_to(source)
+        return StageResult(live=self.restore(request, request.output), references=references)
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """The model in evaluation mode, frozen."""
