@@ -73,9 +73,9 @@ def _with_adapter(request: StageRequest) -> Any:
             parameter.requires_grad_(f".{ADAPTER}." in name)
     else:
         config = _config(options, model, _new_tokens(request))
+        saved = [*(config.modules_to_save or ())]
         model = get_peft_model(model, config)
-        # PEFT adds names of heads that this model may not have.
-        config.modules_to_save = _saved(options, _head(model))
+        config.modules_to_save = saved or None  # PEFT adds names of heads that an encoder may not have
     return model.eval()
 
 
@@ -100,7 +100,7 @@ def _config(options: Options, model: Any, tokens: list[int]) -> Any:
         use_dora=options.dora,
         use_rslora=options.rslora,
         bias=options.bias,
-        modules_to_save=_saved(options, head),
+        modules_to_save=[*(options.modules_to_save or ()), *head] or None,
         exclude_modules=[name for name, _ in _linear_layers(model) if _is_within(name, head)] or None,
         trainable_token_indices=tokens or None,
         init_lora_weights="gaussian" if options.init == "gaussian" else True,
@@ -115,11 +115,6 @@ def _head(model: Any) -> list[str]:
 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     return head_modules(plain) if is_classifier(model) else []
-
-
-def _saved(options: Options, head: list[str]) -> list[str] | None:
-    """Modules that are trained whole, by the end of their name."""
-    return [*(options.modules_to_save or ()), *head] or None
 
 
 def _is_within(module: str, names: list[str]) -> bool:
