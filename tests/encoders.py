@@ -44,7 +44,7 @@ class Encoder:
         Args:
             folder: it is made.
             seed: of the weights.
-            whole: of which of transformers' classes the weights are saved: without a head for scores.
+            whole: of which of transformers' classes the weights are saved; ``""`` for the encoder alone.
             **config: of the model.
         """
         import torch
@@ -58,7 +58,7 @@ class Encoder:
         made = getattr(transformers, f"{self.name}Config")(vocab_size=size, **{**self.config, **ids, **config})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = getattr(transformers, f"AutoModelFor{whole}").from_config(made)
+            model = getattr(transformers, f"AutoModelFor{whole}" if whole else "AutoModel").from_config(made)
             with torch.no_grad():
                 for weight in model.parameters():
                     weight.add_(0.1 * torch.randn_like(weight))

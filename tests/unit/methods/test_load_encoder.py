@@ -62,6 +62,19 @@ def test_the_encoder_is_that_of_the_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in output.iterdir()) == ["head.safetensors", "load.json"]
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_that_was_saved_alone(name: str, tmp_path: Path) -> None:
+    """Its tensors have names without the family's beginning, as those of sentence encoders have."""
+    folder = ENCODERS[name].write(tmp_path / "encoder", whole="")
+    model, output = loaded(tmp_path, folder)
+    weights, own = load_file(folder / "model.safetensors"), model.base_model.state_dict()
+    assert len(own.keys() & weights.keys()) > 10
+    assert all(torch.equal(tensor, weights[path]) for path, tensor in own.items())
+    assert sorted({path.split(".")[0] for path in load_file(output / "head.safetensors")}) == [
+        part for part in ENCODERS[name].head if "." not in part
+    ]
+
+
 def test_the_head_follows_from_the_seed(tmp_path: Path) -> None:
     folder = BERT.write(tmp_path / "encoder")
     torch.manual_seed(1)
