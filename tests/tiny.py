@@ -248,7 +248,8 @@ def prepare_data(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: Path,
     *,
-    data_format: Literal["instruction", "chat", "preference", "text"] = "instruction",
+    data_format: Literal["instruction", "chat", "preference", "text", "prompt"] = "instruction",
+    plain: bool = False,
     **table: Any,
 ) -> Path:
     """Rows through the real ``prepare`` stage; the folder of its artifact.
@@ -258,10 +259,11 @@ def prepare_data(
         rows: what the JSONL file holds.
         tokenizer: a folder with a tokenizer.
         data_format: of the rows.
+        plain: whether it is for an encoder.
         **table: further keys of the ``[data.…]`` table.
     """
     from recipe_engine.lazy import load_symbol
-    from recipe_engine.methods.prepare import PrepareStage
+    from recipe_engine.methods.prepare import PreparePlainStage, PrepareStage
     from recipe_engine.model import build_data_set
     from recipe_engine.plugins import load_catalogue
 
@@ -270,7 +272,8 @@ def prepare_data(
     keys = {"source": "file:rows.jsonl", "format": data_format, **table}
     data_set = build_data_set("train", keys, found.options)
     request = stage_request(folder, data_set, node="prepare", source=resolve(file, "data"), tokenizer=tokenizer)
-    PrepareStage(load_symbol(found.implementation)(), found.kind).run(request)
+    stage = PreparePlainStage if plain else PrepareStage
+    stage(load_symbol(found.implementation)(), found.kind).run(request)
     return request.output
 
 

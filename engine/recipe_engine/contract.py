@@ -200,6 +200,24 @@ class PairCode(Protocol):
         """See :meth:`FormatCode.prompt`."""
 
 
+class TextPairCode(PairCode, Protocol):
+    """A :class:`PairCode` whose rows an encoder can read, too: it has no chat template."""
+
+    def texts(self, row: Mapping[str, Any], options: Any) -> tuple[str, str, str]:
+        """What both answers reply to, the better and the worse one, as plain text.
+
+        Raises:
+            ValueError: as in :meth:`PairCode.pair`.
+        """
+
+
+class PlainCode(FormatCode, Protocol):
+    """A :class:`FormatCode` of prompts that says what an encoder reads which judges the answers."""
+
+    def plain(self, row: Mapping[str, Any], options: Any) -> str:
+        """The whole prompt as plain text; without this method it is the question."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What a stage builds on. Which of them are there follows from the stage.

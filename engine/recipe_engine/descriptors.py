@@ -18,9 +18,11 @@ Determinism = Literal["bitwise", "tolerance", "none"]
 DataKind = Literal["text", "preference", "prompt"]
 """What rows are once they are prepared: texts with their supervised parts, pairs of a better and a worse answer, or
 questions without an answer."""
-ModelKind = Literal["causal_lm", "quantized_lm", "adapter", "reward_model"]
-"""What a model is: whole weights, quantized ones, adapters on frozen weights, or a model that gives a score."""
+ModelKind = Literal["causal_lm", "quantized_lm", "adapter", "encoder", "encoder_adapter", "reward_model"]
+"""What a model is: whole weights, quantized ones, adapters on frozen weights; an encoder, which reads texts and writes
+none, whole or with adapters; or a model that gives a score."""
 LANGUAGE_MODELS: frozenset[ModelKind] = frozenset({"causal_lm", "quantized_lm", "adapter"})
+ENCODERS: frozenset[ModelKind] = frozenset({"encoder", "encoder_adapter"})
 Payload = Literal["adapter", "merged"]
 Device = Literal["cpu", "cuda"]
 DEVICES: frozenset[Device] = frozenset({"cpu", "cuda"})
@@ -139,12 +141,13 @@ class Method:
             their ``max_length``.
         takes: kinds of models that it works on; ``None`` for any.
         gives: the kind of model that it hands on; ``None`` for the kind that it got.
+        gives_for: kind that it got -> the kind that it hands on then, where that is not ``gives``.
         check: finds options that contradict each other: (key, what is wrong) for each.
         clashes: finds options that contradict those of stages before it, which are given as stage -> options, and as
             ``base`` the recipe whose adapter lies on the model, if there is one: (key, or ``""`` for the table; what is
             wrong; the other key as ``stage.key``, or ``base``) for each.
         check_model: finds options that do not fit the model, as far as its files tell before it is loaded:
-            (key, what is wrong, a hint) for each.
+            (key, or ``""`` for the table; what is wrong; a hint) for each.
         settled: what of its way of working follows from the options and the model, for people who read the plan:
             name -> value. The key knows it already, as both are part of it.
         devices: where it can run with these options.
@@ -179,6 +182,7 @@ class Method:
     whole_rows: Callable[[Any], bool] = within_max_length
     takes: frozenset[ModelKind] | None = None
     gives: ModelKind | None = None
+    gives_for: Mapping[ModelKind, ModelKind] = field(default_factory=dict)
     check: Callable[[Any], Sequence[tuple[str, str]]] = nothing_to_check
     clashes: Callable[[Any, Mapping[str, Any]], Sequence[tuple[str, str, str]]] = fits_everything
     check_model: Callable[[Any, ModelOutline], Sequence[tuple[str, str, str]]] = fits_every_model
@@ -190,6 +194,15 @@ class Method:
     metrics: tuple[str, ...] | None = None
     payload: Callable[[Any], Payload] = publishes_adapters
     needs: Callable[[Any], Sequence[tuple[str, str]]] = needs_nothing
+
+    def kind_after(self, kind: ModelKind | None) -> ModelKind | None:
+        """The kind of model that it hands on.
+
+        Args:
+            kind: that it got; ``None`` for none, or where that is not known.
+        """
+        given = self.gives_for.get(kind) if kind is not None else None
+        return given or self.gives or kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, pee
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.memory_check import MemoryCheck
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements
-from recipe_engine.plan import Planner, base_name
+from recipe_engine.plan import Planner, base_name, base_names
 from recipe_engine.publish import Publisher
 from recipe_engine.remotes import REMOTE_VARIABLE, ReadThrough
 from recipe_engine.reuse import AnyEnvironment, made_with
@@ -225,7 +225,7 @@ class Execution:
         self._planner = Planner(self._recipe, self._registry, self._terms.hardware, resolution, self._nodes)
         if self._terms.asked.any_environment:
             self._planner.elsewhere = AnyEnvironment(self._registry, keep=True)
-        check_model(self._recipe, self._catalogue, self._planner.outline())
+        check_model(self._recipe, self._catalogue, self._planner.outline(), self._planner.other_outlines())
         found = resolution.known()
         remember_lines(self._registry.home, found.values())
         self._journal.resolved(found)
@@ -233,7 +233,7 @@ class Execution:
             self._nodes,
             found,
             device=self._terms.hardware.device,
-            base=base_name(self._recipe, resolution),
+            bases=base_names(self._recipe, resolution),
             plugins=self._catalogue.files,
         )
         return FinishedNode(node, status)

@@ -10,7 +10,7 @@ from recipe_engine.errors import InvalidArguments, UnresolvedInput
 from recipe_engine.graph import build_graph
 from recipe_engine.lock import NO_PINS, hardware, peek
 from recipe_engine.lockfile import lock_path, read_lock
-from recipe_engine.plan import base_name
+from recipe_engine.plan import base_names
 from recipe_engine.relations import result_kind
 from recipe_engine.runners.base import WorkerRequest
 from recipe_engine.runners.interrupt import Interrupts
@@ -78,7 +78,7 @@ class Answers:
             on_device(nodes, recipe, machine.device),
             resolution.known(),
             device=machine.device,
-            base=base_name(recipe, resolution),
+            bases=base_names(recipe, resolution),
             plugins=catalogue.files,
         )
         request = WorkerRequest(

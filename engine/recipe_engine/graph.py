@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.judges import judges_of
-from recipe_engine.model import WEIGHTS, WHOLE, StageTable, without_limit
+from recipe_engine.model import MODEL, WEIGHTS, WHOLE, StageTable, without_limit
 from recipe_engine.options import folder_of, non_default, to_table
-from recipe_engine.relations import adapters_below, gives_adapter, whole_base
+from recipe_engine.relations import adapters_below, gives_adapter, loads_encoder, whole_base
 from recipe_engine.training.reading import reading_packages
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ RESUMED_STAGES = frozenset({"train"})
 """Stages that go on where they were stopped: what they write into their work area outlives the run."""
 METRICS_FILE = "metrics.json"
 """In every artifact: the node's metrics."""
+TOKENIZER = "tokenizer"
+"""A stage, the last part of its node's name, and its role among the inputs of others."""
 MODEL_PACKAGES = ("peft", "torch", "transformers")
 _TOKENIZER_PACKAGES = ("tokenizers", "transformers")
 
@@ -116,26 +118,9 @@ def build_graph(recipe: Recipe, catalogue: Catalogue) -> tuple[Node, ...]:
     What several of them build on is there once. An adapter is put on what the recipe loads; a whole model is loaded in
     place of a source.
     """
-    tokens = _new_tokens(recipe, catalogue)
-    nodes = [
-        Node(id="resolve", stage="resolve", instance="resolve", method="sources", on_host=True),
-        Node(
-            id="tokenizer",
-            stage="tokenizer",
-            instance="tokenizer",
-            method="tokenizer",
-            implementation="recipe_engine.methods.prepare:TokenizerStage",
-            options=tokens,
-            changed_options=tokens,
-            source="model",
-            revision=_TOKENIZER_REVISION,
-            packages=_TOKENIZER_PACKAGES,
-        ),
-    ]
-    parts = [
-        _Part(part, catalogue, "" if part is recipe else f"{part.name}/", extended=bool(tokens))
-        for part in recipe.parts()
-    ]
+    nodes = [Node(id="resolve", stage="resolve", instance="resolve", method="sources", on_host=True)]
+    parts = [_Part(part, recipe, catalogue) for part in recipe.parts()]
+    nodes += {node.id: node for node in (part.tokenizer() for part in reversed(parts))}.values()
     nodes += [node for part in parts for node in part.prepared(every=part is parts[-1])]
     nodes += [node for part in parts[:-1] for node in part.trained(evaluated=False)]
     nodes += parts[-1].trained(evaluated=True)
@@ -166,7 +151,7 @@ def _pinned(nodes: tuple[Node, ...], pinned: Mapping[str, str]) -> tuple[Node, .
 
 def model_holders(nodes: Iterable[Node]) -> list[str]:
     """The nodes whose artifacts may hold the files of a recipe's model, first those that are never quantized."""
-    loads = [node for node in nodes if node.stage == "load"]
+    loads = [node for node in nodes if node.stage == "load" and node.source in ("", MODEL)]
     trained = [node.inputs[WEIGHTS] for node in loads if WEIGHTS in node.inputs]
     return list(dict.fromkeys([*trained, "load", *(node.id for node in loads)]))
 
@@ -187,17 +172,36 @@ class _Part:
 
     Args:
         recipe: the recipe.
+        run: the run's own.
         catalogue: what is installed.
-        prefix: what its nodes' ids begin with.
-        extended: whether the tokenizer has tokens that the model does not know.
     """
 
-    def __init__(self, recipe: Recipe, catalogue: Catalogue, prefix: str, *, extended: bool) -> None:
-        self._extended = extended
+    def __init__(self, recipe: Recipe, run: Recipe, catalogue: Catalogue) -> None:
+        self._tokens = _new_tokens(recipe, catalogue)
         self._recipe = recipe
         self._catalogue = catalogue
-        self._prefix = prefix
+        self._prefix = "" if recipe is run else f"{recipe.name}/"
         self._whole = whole_base(recipe, catalogue)
+        self._model = f"{run.model_prefix(recipe)}{MODEL}"
+        self._tokenizer = f"{run.model_prefix(recipe)}{TOKENIZER}"
+        self._reads_pairs = loads_encoder(recipe, catalogue)
+        self._judged_in_text = any(loads_encoder(other, catalogue) for other in recipe.rewards.values())
+
+    def tokenizer(self) -> Node:
+        """The tokenizer of the model that it starts from: the same for all that start from one."""
+        stage = "EncoderTokenizerStage" if self._reads_pairs else "TokenizerStage"
+        return Node(
+            id=self._tokenizer,
+            stage=TOKENIZER,
+            instance=TOKENIZER,
+            method=TOKENIZER,
+            implementation=f"recipe_engine.methods.prepare:{stage}",
+            options=self._tokens,
+            changed_options=self._tokens,
+            source=self._model,
+            revision=_TOKENIZER_REVISION,
+            packages=_TOKENIZER_PACKAGES,
+        )
 
     def prepared(self, *, every: bool) -> list[Node]:
         """A node for each data set, or for those that the training reads; one more for rows of any length."""
@@ -223,7 +227,7 @@ class _Part:
             model = nodes[-1].id
             nodes += self._evaluations("base", model) if evaluated else []
         if recipe.adapt is not None:
-            inputs = {"model": model} | ({"tokenizer": "tokenizer"} if self._extended else {})
+            inputs = {"model": model} | ({TOKENIZER: self._tokenizer} if self._tokens else {})
             nodes.append(self._stage(recipe.adapt, "adapt", inputs=inputs, consumes=True))
         if recipe.train is not None:
             nodes.append(self._stage(recipe.train, "train", inputs={"model": nodes[-1].id}, consumes=True))
@@ -233,7 +237,7 @@ class _Part:
     def _load(self, table: StageTable) -> Node:
         """Loads the model of the source, or what a recipe trained whole."""
         if self._whole is None:
-            return self._stage(table, "load", source="model")
+            return self._stage(table, "load", source=self._model)
         return self._stage(table, "load", inputs={WEIGHTS: f"{self._whole.name}/train"})
 
     def published(self) -> list[Node]:
@@ -257,7 +261,7 @@ class _Part:
 
     def _extension(self) -> list[Node]:
         """Rows for the new tokens, where there are some; a whole model has them."""
-        if not self._extended or self._whole is not None:
+        if not self._tokens or self._whole is not None:
             return []
         return [
             Node(
@@ -266,7 +270,7 @@ class _Part:
                 instance="extend",
                 method="tokens",
                 implementation="recipe_engine.methods.extend:ExtendStage",
-                inputs={"model": f"{self._prefix}load", "tokenizer": "tokenizer"},
+                inputs={"model": f"{self._prefix}load", TOKENIZER: self._tokenizer},
                 consumes=True,
                 packages=MODEL_PACKAGES,
             )
@@ -293,16 +297,19 @@ class _Part:
 
     def _prepare(self, data: DataSet) -> Node:
         registered = self._catalogue.formats[data.table.format]
+        kind = registered.descriptor.kind
+        is_plain = (self._reads_pairs and kind == "preference") or (self._judged_in_text and kind == "prompt")
+        plain = {"plain": True} if is_plain else {}
         return Node(
             id=f"{self._prefix}prepare.{data.name}",
             stage="prepare",
             instance=data.name.removesuffix(WHOLE),
             method=data.table.format,
-            implementation="recipe_engine.methods.prepare:PrepareStage",
+            implementation=f"recipe_engine.methods.prepare:{'PreparePlainStage' if plain else 'PrepareStage'}",
             options=data.to_table(),
-            changed_options={**non_default(data.table), **non_default(data.format_options)},
+            changed_options={**non_default(data.table), **non_default(data.format_options), **plain},
             source=f"{self._prefix}data.{data.name.removesuffix(WHOLE)}",
-            inputs={"tokenizer": "tokenizer"},
+            inputs={TOKENIZER: self._tokenizer},
             revision=registered.descriptor.revision + _PREPARE_REVISION,
             packages=(*_TOKENIZER_PACKAGES, *reading_packages(data.table.source)),
             **_plugin(registered),
@@ -374,7 +381,7 @@ class _Part:
 
     def _reads(self, table: StageTable) -> dict[str, str]:
         """The tokenizer and the data sets of a stage, by role."""
-        tokenizer = {"tokenizer": "tokenizer"} if table.stage not in ("load", "adapt") else {}
+        tokenizer = {TOKENIZER: self._tokenizer} if table.stage not in ("load", "adapt") else {}
         data = {f"data.{role}": f"{self._prefix}prepare.{name}" for role, name in self._data(table).items()}
         return tokenizer | data
 

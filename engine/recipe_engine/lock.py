@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import Reporter, ResolvedSource, SourceRequest
 from recipe_engine.errors import UnfitEnvironment, UnresolvedInput
 from recipe_engine.lazy import bugs_named, load_symbol
+from recipe_engine.model import MODEL
 from recipe_engine.options import REWARD, folder_of, rewards_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Resolution:
 
     Attributes:
         sources: ``model``, ``data.<name>``, ``reward.<name>``, ``evaluate.<instance>`` and, of a recipe that this one
-            builds on, ``<recipe>/data.<name>`` and so on -> its files; ``None`` where they are not known without the
-            network.
+            builds on, ``<recipe>/data.<name>`` and so on, ``<recipe>/model`` where it starts from another one -> its
+            files; ``None`` where they are not known without the network.
         images: reference to each image that stages run in -> what is known of it; ``None`` where nothing is.
     """
 
@@ -49,7 +50,7 @@ class Resolution:
     @property
     def model(self) -> ResolvedSource | None:
         """Files of the model that everything starts from."""
-        return self.sources["model"]
+        return self.sources[MODEL]
 
     def known(self) -> dict[str, ResolvedSource]:
         """The sources whose files are known."""
@@ -165,14 +166,15 @@ def source_requests(recipe: Recipe, cache_folder: Path, pins: Pins = NO_PINS) ->
             requests[f"evaluate.{table.instance}"] = SourceRequest(
                 reference=folder, folder=recipe.folder, cache=cache_folder, kind="folder"
             )
-    first = recipe.lineage()[0]
-    requests["model"] = SourceRequest(
-        reference=first.source,
-        folder=first.folder,
-        cache=cache_folder,
-        kind="model",
-        revision=_pinned(first.source, first.model.revision, pins),
-    )
+    for part in (recipe, *recipe.computed()):
+        first = part.lineage()[0]
+        requests[f"{recipe.model_prefix(part)}{MODEL}"] = SourceRequest(
+            reference=first.source,
+            folder=first.folder,
+            cache=cache_folder,
+            kind="model",
+            revision=_pinned(first.source, first.model.revision, pins),
+        )
     return requests
 
 

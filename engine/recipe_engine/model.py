@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recipe_engine import split
@@ -13,7 +15,6 @@ from recipe_engine.toml_text import to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
     from recipe_engine.errors import Problem
     from recipe_engine.gates import Gate
@@ -173,6 +174,8 @@ class DataSet:
         return {**to_table(self.table), **to_table(self.format_options)}
 
 
+MODEL = "model"
+"""The source of the model that everything starts from; of another one's, the last part of the name."""
 WEIGHTS = "weights"
 """What a load reads in place of a source: its role among the inputs of the node, the model that a recipe trained."""
 WHOLE = "@whole"
@@ -269,6 +272,23 @@ class Recipe:
             return self.base.source
         assert isinstance(self.model.base, str)  # or there would be a base
         return self.model.base
+
+    @property
+    def start(self) -> tuple[str, str | None]:
+        """The model that everything starts from, and its revision, however a path to it is spelled."""
+        first = self.lineage()[0]
+        scheme, _, name = self.source.partition(":")
+        if scheme != "file":
+            return self.source, first.model.revision
+        return f"file:{os.path.realpath(first.folder / Path(name).expanduser())}", None
+
+    def model_prefix(self, part: Recipe) -> str:
+        """What the names of a part's model and tokenizer begin with: nothing where it starts from this recipe's model.
+
+        Args:
+            part: one of :meth:`parts`.
+        """
+        return "" if part.start == self.start else f"{part.lineage()[0].name}/"
 
     def as_run(self, *, absolute: bool = False) -> dict[str, bytes]:
         """Files that give this very recipe in another folder, itself first: file name -> bytes.

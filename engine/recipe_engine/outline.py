@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import ModelOutline
@@ -14,11 +15,14 @@ from recipe_engine.lock import source_requests
 from recipe_engine.tensors import shapes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from recipe_engine.graph import Node
     from recipe_engine.model import Recipe, StageTable
     from recipe_engine.plugins import Catalogue
+
+NO_OTHERS: Mapping[str, ModelOutline] = MappingProxyType({})
+_UNKNOWN = ModelOutline({}, {})
 
 
 def outline_of(files: Iterable[Path]) -> ModelOutline:
@@ -40,33 +44,55 @@ def outline_of(files: Iterable[Path]) -> ModelOutline:
     return ModelOutline(config if isinstance(config, dict) else {}, tensors)
 
 
-def check_model(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> None:
+def check_model(
+    recipe: Recipe, catalogue: Catalogue, outline: ModelOutline, others: Mapping[str, ModelOutline] = NO_OTHERS
+) -> None:
     """Whether the options of every method fit the model, as far as its files tell.
+
+    Args:
+        recipe: the recipe.
+        catalogue: what is installed.
+        outline: of its model.
+        others: of the models that other parts start from, by what the names of their nodes begin with.
 
     Raises:
         InvalidRecipe: where one does not: a module that this model has not.
     """
     problems = []
     for part in recipe.parts():
+        known = _outline_for(part, recipe, outline, others)
         for table in part.stages():
             method = catalogue.methods[table.stage, table.method].descriptor
-            for key, message, hint in method.check_model(table.options, outline):
-                path = (table.stage, table.instance, key)
-                problems.append(part.written.problem(path, message, hint, value=True))
+            for key, message, hint in method.check_model(table.options, known):
+                path = (table.stage, table.instance, *([key] if key else []))
+                problems.append(part.written.problem(path, message, hint, value=bool(key)))
     if problems:
         raise InvalidRecipe(problems)
 
 
-def settled(recipe: Recipe, catalogue: Catalogue, outline: ModelOutline) -> dict[str, dict[str, str]]:
-    """Id of each node whose method settles something by the model -> what; nothing while the model is unknown."""
+def settled(
+    recipe: Recipe, catalogue: Catalogue, outline: ModelOutline, others: Mapping[str, ModelOutline] = NO_OTHERS
+) -> dict[str, dict[str, str]]:
+    """Id of each node whose method settles something by the model -> what; nothing while the model is unknown.
+
+    Arguments are those of :func:`check_model`.
+    """
     found: dict[str, dict[str, str]] = {}
-    for part in recipe.parts() if outline.config else ():
+    for part in recipe.parts():
         prefix = "" if part is recipe else f"{part.name}/"
-        for table in part.stages():
+        known = _outline_for(part, recipe, outline, others)
+        for table in part.stages() if known.config else ():
             method = catalogue.methods[table.stage, table.method].descriptor
-            if values := dict(method.settled(table.options, outline)):
+            if values := dict(method.settled(table.options, known)):
                 found[f"{prefix}{table.stage}"] = values
     return found
+
+
+def _outline_for(
+    part: Recipe, recipe: Recipe, outline: ModelOutline, others: Mapping[str, ModelOutline]
+) -> ModelOutline:
+    prefix = recipe.model_prefix(part)
+    return others.get(prefix, _UNKNOWN) if prefix else outline
 
 
 def check_device(recipe: Recipe, catalogue: Catalogue, device: str) -> None:

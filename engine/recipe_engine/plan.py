@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipe_engine.decisions import is_undecided, on_device, on_model
+from recipe_engine.decisions import is_undecided, on_device, on_model, part_of
 from recipe_engine.decisions import told as decisions_told
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
@@ -15,7 +15,7 @@ from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph, model_hol
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
-from recipe_engine.model import WEIGHTS
+from recipe_engine.model import MODEL, WEIGHTS
 from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with
@@ -103,8 +103,9 @@ def make_plan(
     check_requirements(recipe, catalogue, build_graph(recipe, catalogue))
     planner, planned = _looked_at(recipe, catalogue, registry, hardware, lock, any_environment=any_environment)
     outline = planner.outline(_artifacts(planned))
-    check_model(recipe, catalogue, outline)
-    known = settled(recipe, catalogue, outline)
+    others = planner.other_outlines()
+    check_model(recipe, catalogue, outline, others)
+    known = settled(recipe, catalogue, outline, others)
     there = device_memory(recipe, hardware.device)
     memory = told(estimates(recipe, catalogue, outline, prepared(registry, planned.values()), there, hardware.device))
     made = _artifacts(planned)
@@ -239,7 +240,7 @@ class Planner:
 
     def waits_for_files(self, node: Node) -> bool:
         """Whether files of the model that are not here decide what the node's options mean."""
-        model = self.resolution.model
+        model = self.resolution.sources[f"{self.recipe.model_prefix(part_of(node, self.recipe))}{MODEL}"]
         return is_undecided(node, self.recipe) and (model is None or not model.is_local)
 
     def decided(self, node: Node, artifacts: Mapping[str, str]) -> Node:
@@ -311,6 +312,15 @@ class Planner:
                 found = outline_of(self.registry.artifacts.get(artifacts[name]).path.iterdir())
         return found
 
+    def other_outlines(self) -> dict[str, ModelOutline]:
+        """What is known of the models that judges start from: what the names of their nodes begin with -> outline."""
+        files = {
+            name.removesuffix(MODEL): [file.local for file in source.files if file.local is not None]
+            for name, source in self.resolution.known().items()
+            if name.endswith(f"/{MODEL}")
+        }
+        return {prefix: outline_of(found) for prefix, found in files.items()}
+
     def why(self, node: Node, components: Mapping[str, Any]) -> str:
         """Why there is no artifact for these components: what changed since the recipe's last run."""
         if self._previous is None:
@@ -344,7 +354,7 @@ class Planner:
         """What a node's adapter calls the model that it works on: a whole one that a recipe made, by its digest."""
         *_, load = self._makers(node)
         trained = load.inputs.get(WEIGHTS)
-        return artifacts[trained] if trained else base_name(self.recipe, self.resolution)
+        return artifacts[trained] if trained else base_names(self.recipe, self.resolution)[load.source]
 
     def _source(self, node: Node) -> ResolvedSource | None:
         return self.resolution.known().get(node.source)
@@ -352,13 +362,23 @@ class Planner:
 
 def base_name(recipe: Recipe, resolution: Resolution) -> str:
     """What configurations and cards call the base model: a name that others can resolve, never a local path."""
-    scheme, _, name = recipe.source.partition(":")
+    return base_names(recipe, resolution)[MODEL]
+
+
+def base_names(recipe: Recipe, resolution: Resolution) -> dict[str, str]:
+    """The source of each model that a part starts from -> what it is called, as :func:`base_name` says."""
+    starts = {f"{recipe.model_prefix(part)}{MODEL}": part.source for part in (recipe, *recipe.computed())}
+    return {name: _called(source, resolution.sources.get(name)) for name, source in starts.items()}
+
+
+def _called(reference: str, source: ResolvedSource | None) -> str:
+    scheme, _, name = reference.partition(":")
     if scheme == "hub":
         return name
     if scheme != "file":
-        return recipe.source.partition("#")[0]
-    assert resolution.model is not None  # a file is known, or the plan ended in an error
-    return source_digest(resolution.model)
+        return reference.partition("#")[0]
+    assert source is not None  # a file is known, or the plan ended in an error
+    return source_digest(source)
 
 
 def _previous_keys(registry: Registry, name: str) -> dict[str, list[str]]:

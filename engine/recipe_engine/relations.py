@@ -26,7 +26,7 @@ def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
     kind: ModelKind | None = None
     for table in recipe.stages():
         if table.stage in SINGLE_STAGES:
-            kind = method_of(table, catalogue).gives or kind
+            kind = method_of(table, catalogue).kind_after(kind)
         if table.stage == "load" and gives_adapter(recipe.base, catalogue):
             kind = "adapter"
     return kind
@@ -35,6 +35,11 @@ def result_kind(recipe: Recipe, catalogue: Catalogue) -> ModelKind | None:
 def gives_adapter(base: Recipe | None, catalogue: Catalogue) -> bool:
     """Whether a base is a recipe whose result is an adapter; it may be none, or one that trains whole models."""
     return base is not None and result_kind(base, catalogue) == "adapter"
+
+
+def loads_encoder(recipe: Recipe, catalogue: Catalogue) -> bool:
+    """Whether a recipe starts from an encoder, which has a tokenizer of its own and reads pairs of texts."""
+    return recipe.load is not None and method_of(recipe.load, catalogue).gives == "encoder"
 
 
 def whole_base(recipe: Recipe, catalogue: Catalogue) -> Recipe | None:
@@ -84,7 +89,7 @@ def _no_base(base: Recipe, catalogue: Catalogue) -> tuple[str, str]:
         return f"{base.file} trains nothing, so it has no result to start from", ""
     if result_kind(base, catalogue) == "reward_model":
         return f"the result of {base.file} is a reward model, which gives no answers to start from", ""
-    if method_of(base.adapt, catalogue).gives not in _STARTS:
+    if loads_encoder(base, catalogue) or method_of(base.adapt, catalogue).gives not in _STARTS:
         return f"the result of {base.file} is neither an adapter nor a whole model", "Export it, and name the folder."
     return "", ""
 
@@ -94,11 +99,14 @@ def reward_findings(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
     for path, recipe in draft.rewards.items():
         if result_kind(recipe, catalogue) != "reward_model":
             yield Finding(path, f"the result of {recipe.file} is no reward model", "Make one with [train.reward].")
-        elif _start(draft, catalogue) != _start(recipe, catalogue):
+        elif not loads_encoder(recipe, catalogue) and _start(draft, catalogue) != _start(recipe, catalogue):
             message = (
                 f"{recipe.file} does not start from the model of this recipe, whose tokens it would be asked about"
             )
-            hint = "Start both from one model, or export that one and name it: reward = { model = … }."
+            hint = (
+                "Start both from one model, make a reward model of an encoder with [load.encoder], or export that one "
+                "and name it: reward = { model = … }."
+            )
             yield Finding(path, message, hint)
         yield from _of_one_run(draft, recipe, path)
     names = dict.fromkeys(reward.name for table in draft.stages for _, reward in draft.rewards_of(table))

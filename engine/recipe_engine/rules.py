@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_containers import UnpinnedImage, parse_image
-from recipe_engine.descriptors import SINGLE_STAGES, STAGES
+from recipe_engine.descriptors import ENCODERS, SINGLE_STAGES, STAGES
 from recipe_engine.document import dotted
 from recipe_engine.drafts import Draft, Finding, method_of
 from recipe_engine.model import CONTAINER_STAGES
@@ -31,8 +31,13 @@ _CALLED: Mapping[ModelKind, str] = {
     "causal_lm": "a model with weights of full precision",
     "quantized_lm": "a quantized model",
     "adapter": "a model with adapters",
+    "encoder": "an encoder",
+    "encoder_adapter": "an encoder with adapters",
     "reward_model": "a reward model",
 }
+_ON_ENCODERS = (
+    "An encoder gives a score and no text: it is trained by [train.reward] and measured by [evaluate.preference]."
+)
 _VALUES = frozenset({"base", "source", "format", "image", "recipe", "model", "json_schema"})
 """Keys whose value is what a rule complains about."""
 
@@ -147,9 +152,9 @@ def _kinds(draft: Draft, catalogue: Catalogue) -> Iterator[Finding]:
         if kind is not None and method.takes is not None and kind not in method.takes:
             takes = " or ".join(_CALLED[taken] for taken in sorted(method.takes))
             message = f"{table.method} works on {takes}, and {dotted(giver)} gives {_CALLED[kind]}"
-            yield Finding(path, message, "", giver)
+            yield Finding(path, message, _ON_ENCODERS if kind in ENCODERS else "", giver)
         if table.stage in SINGLE_STAGES and method.gives is not None:
-            kind, giver = method.gives, path
+            kind, giver = method.kind_after(kind), path
         if table.stage == "load" and gives_adapter(draft.base, catalogue):
             kind, giver = "adapter", ("model", "base")
 

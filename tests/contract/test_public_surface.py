@@ -16,15 +16,16 @@ from recipe_engine.hookmark import PROJECT, hookimpl
 
 SURFACE = {
     "contract": """
-        Answer CARD_FILE FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PushCode PushRequest
+        Answer CARD_FILE FileReference FormatCode Inputs MODEL_FILES ModelOutline NodeInfo PairCode PlainCode PushCode
+        PushRequest TextPairCode
         Reporter GivenReward ResolvedSource RewardCode RewardRequest Segment
         SourceCode SourceFile SourceRequest StageCode StageRequest StageResult VOLATILE WEIGHT_FILES lasting
     """,
     "descriptors": """
-        DEVICES DataFormat DataKind Determinism Device LANGUAGE_MODELS Method ModelKind Payload Requirement RewardSource
-        Runner names_no_files
-        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything needs_nothing
-        nothing_to_check
+        DEVICES DataFormat DataKind Determinism Device ENCODERS LANGUAGE_MODELS Method ModelKind Payload Requirement
+        RewardSource Runner names_no_files
+        SINGLE_STAGES STAGES Source adds_no_tokens asks_the_model fits_every_model fits_everything leaves_determinism
+        needs_nothing nothing_to_check
         publishes_adapters reads_no_data requires_no_more runs_anywhere settles_nothing within_max_length
     """,
     "options": """

@@ -25,7 +25,8 @@ def test_each_recipe_of_the_guide_is_valid(tmp_path: Path, monkeypatch: pytest.M
         Path(f"{name}.toml").write_text(text)
     found = [validate(compose(f"{name}.toml"), builtins()) for name in names]
     assert names[:5] == ["support-bot", "two-lengths", "small-card", "measured", "with-tasks"]
-    assert names[5:] == ["good-enough", "until-it-is-good", "support-bot-nf4", "support-tone", "kind", "kinder"]
+    assert names[5:9] == ["good-enough", "until-it-is-good", "support-bot-nf4", "support-tone"]
+    assert names[9:] == ["kind", "kind-encoder", "kinder"]
     loads = [recipe.load.method for recipe in found if recipe.load]
-    assert loads == ["full", "full", "nf4", "full", "full", "full", "full", "nf4", "full", "full", "full"]
+    assert loads == ["full", "full", "nf4", "full", "full", "full", "full", "nf4", "full", "full", "encoder", "full"]
     assert found[8].base == found[0]

@@ -92,7 +92,7 @@ def test_every_known_key_is_explained() -> None:
         ("sft", "Did you mean train.sft?"),
         ("trian", "Did you mean train?"),
         ("train.sft.epoch", "Did you mean epochs?"),
-        ("dtype", "Did you mean load.full.dtype?"),
+        ("dtype", "Did you mean load.encoder.dtype or load.full.dtype?"),
         ("model.zzz", "There are base, revision."),
         ("container.zzz", "There are image, gpus, memory, shm, cpus, load, adapt, train, evaluate."),
         ("seed.x", "Nothing stands in it."),
@@ -137,4 +137,4 @@ def test_a_plugins_method_is_explained_and_says_who_brings_it() -> None:
 
 
 def test_keys_have_their_prefix() -> None:
-    assert list(keys(entry("load"), "load."))[:3] == ["load.full", "load.full.method", "load.full.dtype"]
+    assert list(keys(entry("load"), "load."))[:3] == ["load.encoder", "load.encoder.method", "load.encoder.dtype"]

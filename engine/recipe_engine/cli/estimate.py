@@ -51,7 +51,8 @@ def command(recipe_file: str, overrides: tuple[str, ...], container: str | None,
     if not found.stages:
         raise UnresolvedInput(
             f"{recipe.file}: the files of its model do not tell how much memory it needs.",
-            "recipe lock fetches them; a GGUF file tells once it was loaded. Methods of plugins are not estimated.",
+            "recipe lock fetches them; a GGUF file tells once it was loaded. Encoders and methods of plugins are not "
+            "estimated.",
         )
     if as_json:
         print_json({"schema_version": OUTPUT_VERSION, "recipe": recipe.name, **found.to_json()})

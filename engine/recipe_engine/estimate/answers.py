@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from recipe_engine.estimate import parts
 from recipe_engine.methods.options import AdaptLora
-from recipe_engine.methods.rewards.options import RewardRecipe
 from recipe_engine.options import rewards_of
 from recipe_engine.training.groups.options import Groups
 from recipe_engine.training.ppo.options import TrainPpo
@@ -60,7 +59,7 @@ def _others(shapes: Shapes, job: Job, options: OnPolicy) -> dict[str, int]:
     found = {}
     if not isinstance(job.adapt, AdaptLora):
         found["reference"] = parts.weights(shapes, job.load)
-    judges = [job.rewards[reward.name] for reward in rewards_of(options) if isinstance(reward.options, RewardRecipe)]
+    judges = [job.rewards[reward.name] for reward in rewards_of(options) if reward.name in job.rewards]
     if judges:
         # Weights that are frozen and the same are there once: the policy's, whose adapters leave them alone.
         found["reward models"] = sum(_judge(shapes, job, judge) for judge in judges)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.estimate import parts
-from recipe_engine.methods.options import AdaptFull, AdaptLora
+from recipe_engine.methods.options import AdaptFull, AdaptLora, LoadEncoder
 from recipe_engine.training.groups.options import Groups
 from recipe_engine.training.options import TrainReward, TrainSft
 from recipe_engine.training.ppo.options import TrainPpo
@@ -61,7 +61,7 @@ class Job:
 def job_of(
     recipe: Recipe, catalogue: Catalogue | None, prepared: Mapping[str, Lengths], device: str = "cpu"
 ) -> Job | None:
-    """The recipe's job; ``None`` where a plugin's methods decide what is in memory.
+    """The recipe's job; ``None`` for an encoder, and where a plugin's methods decide what is in memory.
 
     Args:
         recipe: the recipe.
@@ -76,7 +76,9 @@ def job_of(
         return None
     if train is not None and not isinstance(train.options, TrainSft | TrainReward | TrainPpo | Groups):
         return None
-    rewards = {name: job_of(other, catalogue, {}, device) for name, other in recipe.rewards.items()}
+    # An encoder that judges is not counted, like any other classifier.
+    judges = {name: other for name, other in recipe.rewards.items() if not _is_encoder(other)}
+    rewards = {name: job_of(other, catalogue, {}, device) for name, other in judges.items()}
     if None in rewards.values():
         return None
     return Job(
@@ -92,6 +94,10 @@ def job_of(
         rewards={name: job for name, job in rewards.items() if job is not None},
         device=device,
     )
+
+
+def _is_encoder(recipe: Recipe) -> bool:
+    return recipe.load is not None and isinstance(recipe.load.options, LoadEncoder)
 
 
 def _evaluations(recipe: Recipe, catalogue: Catalogue) -> dict[str, Any]:

@@ -72,7 +72,10 @@ def _with_adapter(request: StageRequest) -> Any:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(f".{ADAPTER}." in name)
     else:
-        model = get_peft_model(model, _config(options, model, _new_tokens(request)))
+        config = _config(options, model, _new_tokens(request))
+        saved = [*(config.modules_to_save or ())]
+        model = get_peft_model(model, config)
+        config.modules_to_save = saved or None  # PEFT adds names of heads that an encoder may not have
     return model.eval()
 
 
@@ -88,7 +91,7 @@ def _new_tokens(request: StageRequest) -> list[int]:
 def _config(options: Options, model: Any, tokens: list[int]) -> Any:
     from peft import LoraConfig
 
-    targets = options.target_modules
+    targets, head = options.target_modules, _head(model)
     return LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
@@ -97,12 +100,25 @@ def _config(options: Options, model: Any, tokens: list[int]) -> Any:
         use_dora=options.dora,
         use_rslora=options.rslora,
         bias=options.bias,
-        modules_to_save=list(options.modules_to_save) if options.modules_to_save else None,
+        modules_to_save=[*(options.modules_to_save or ()), *head] or None,
+        exclude_modules=[name for name, _ in _linear_layers(model) if _is_within(name, head)] or None,
         trainable_token_indices=tokens or None,
         init_lora_weights="gaussian" if options.init == "gaussian" else True,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if head else "CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )
+
+
+def _head(model: Any) -> list[str]:
+    """The modules of an encoder that are trained whole, as nobody knows them before; none of a language model."""
+    from recipe_engine.training.encoder_model import head_modules, is_classifier
+
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return head_modules(plain) if is_classifier(model) else []
+
+
+def _is_within(module: str, names: list[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
 def _refuse_quantized_copies(request: StageRequest, model: Any) -> None:
@@ -118,7 +134,8 @@ def _refuse_quantized_copies(request: StageRequest, model: Any) -> None:
 def _layers(model: Any) -> Layers:
     """The modules of a live model, those of its adapters left out."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    linear = dict(_linear_layers(base))
+    head = _head(model)
+    linear = {name: widths for name, widths in _linear_layers(base) if not _is_within(name, head)}
     modules = frozenset(name for name, _ in base.named_modules() if name)
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight

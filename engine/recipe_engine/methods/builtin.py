@@ -30,6 +30,7 @@ from recipe_engine.training.ppo.options import TrainPpo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from recipe_engine.descriptors import ModelKind
     from recipe_engine.training.on_policy import OnPolicy
     from recipe_engine.training.options import Training
 
@@ -73,6 +74,7 @@ _VLLM = Requirement(
 )
 _HUB = Requirement(package="huggingface_hub", symbols=("huggingface_hub:HfApi",))
 _MODEL_PACKAGES = ("torch", "transformers")
+_ADAPTABLE: frozenset[ModelKind] = frozenset({*LANGUAGE_MODELS, "encoder"})
 # What evaluations have in common that get the model.
 _ASKING: dict[str, Any] = {
     "requires": (_TORCH, _TRANSFORMERS),
@@ -106,6 +108,18 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadFull,
         implementation="recipe_engine.methods.load_full:LoadFull",
         gives="causal_lm",
+        check_model=fits.language_model_fits_outline,
+        requires=(_TORCH, _TRANSFORMERS),
+        packages=_MODEL_PACKAGES,
+    )
+    yield Method(
+        name="encoder",
+        summary="Load an encoder with a head that gives a score",
+        options=options.LoadEncoder,
+        implementation="recipe_engine.methods.load_encoder:LoadEncoder",
+        gives="encoder",
+        check_model=fits.encoder_fits_outline,
+        seeded=True,
         requires=(_TORCH, _TRANSFORMERS),
         packages=_MODEL_PACKAGES,
     )
@@ -115,6 +129,7 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadNf4,
         implementation="recipe_engine.methods.load_nf4:LoadNf4",
         gives="quantized_lm",
+        check_model=fits.language_model_fits_outline,
         requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("nn:Linear4bit")),
         packages=_QUANTIZED_PACKAGES,
     )
@@ -124,6 +139,7 @@ def recipe_load_methods() -> Iterator[Method]:
         options=options.LoadInt8,
         implementation="recipe_engine.methods.load_int8:LoadInt8",
         gives="quantized_lm",
+        check_model=fits.language_model_fits_outline,
         requires=(_TORCH, _TRANSFORMERS, _bitsandbytes("nn:Linear8bitLt")),
         packages=_QUANTIZED_PACKAGES,
     )
@@ -137,8 +153,9 @@ def recipe_adapt_methods() -> Iterator[Method]:
         summary="Low-rank adapters",
         options=options.AdaptLora,
         implementation="recipe_engine.methods.adapt_lora:AdaptLora",
-        takes=LANGUAGE_MODELS,
+        takes=_ADAPTABLE,
         gives="adapter",
+        gives_for={"encoder": "encoder_adapter"},
         new_tokens=lambda chosen: chosen.new_tokens or (),
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.lora_clashes,
@@ -152,8 +169,9 @@ def recipe_adapt_methods() -> Iterator[Method]:
         summary="All weights of the model",
         options=options.AdaptFull,
         implementation="recipe_engine.methods.adapt_full:AdaptFull",
-        takes=frozenset({"causal_lm"}),
+        takes=frozenset({"causal_lm", "encoder"}),
         gives="causal_lm",
+        gives_for={"encoder": "encoder"},
         clashes=fits.full_clashes,
         check_model=fits.full_fits_outline,
         requires=(_TORCH, _TRANSFORMERS),
@@ -192,7 +210,7 @@ def recipe_train_methods() -> Iterator[Method]:
         packages=(*_MODEL_PACKAGES, "peft", "accelerate"),
         data=lambda chosen: chosen.data_sets(),
         data_kinds={role: frozenset({"preference"}) for role in ("train", "eval")},
-        takes=frozenset({"causal_lm", "adapter"}),
+        takes=frozenset({"causal_lm", "adapter", "encoder", "encoder_adapter"}),
         gives="reward_model",
         check=lambda chosen: chosen.contradictions(),
         clashes=fits.reward_clashes,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.methods.options import AdaptFull, AdaptLora, EvaluatePerplexity, LoadFull, LoadInt8, LoadNf4
+from recipe_engine.methods.options import (
+    AdaptFull,
+    AdaptLora,
+    EvaluatePerplexity,
+    LoadEncoder,
+    LoadFull,
+    LoadInt8,
+    LoadNf4,
+)
+from recipe_engine.training.encoders import is_causal, is_encoder
 from recipe_engine.training.options import TrainReward
 
 if TYPE_CHECKING:
@@ -50,9 +59,27 @@ def outlined_layers(outline: ModelOutline) -> Layers:
     return Layers(linear, frozenset(modules), tied, any(name.endswith(".bias") for name in outline.tensors))
 
 
+def language_model_fits_outline(_options: Any, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """An encoder where a causal language model is loaded."""
+    if not is_encoder(outline.config):
+        return []
+    message = f"{outline.config['model_type']} is an encoder and no causal language model"
+    return [("", message, "Load it with [load.encoder], to train a reward model on it.")]
+
+
+def encoder_fits_outline(_options: Any, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
+    """A causal language model where an encoder is loaded."""
+    if not is_causal(outline.config):
+        return []
+    message = f"{outline.config.get('model_type')} is a causal language model and no encoder"
+    return [("", message, "Load it with [load.full].")]
+
+
 def lora_fits_outline(options: AdaptLora, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
     """What of the options does not fit the model; nothing where its files do not tell its weights."""
-    return list(lora_fits(options, outlined_layers(outline))) if outline.tensors else []
+    found = list(lora_fits(options, outlined_layers(outline))) if outline.tensors else []
+    # A file of an encoder seldom has the head that it gets.
+    return [finding for finding in found if not (is_encoder(outline.config) and finding[0] == "modules_to_save")]
 
 
 def lora_fits(options: AdaptLora, layers: Layers) -> Iterator[tuple[str, str, str]]:
@@ -79,6 +106,8 @@ def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tupl
     load, found = before.get("load"), []
     if "base" in before and options.is_more_than_adapters:
         found.append(("", ON_TOP, "base"))
+    if options.new_tokens is not None and isinstance(load, LoadEncoder):
+        found.append(("new_tokens", "an encoder keeps the tokens that it has", "load"))
     if options.changes_base and isinstance(load, LoadNf4 | LoadInt8):
         found.append(("init", f"{options.init} changes the weights that it starts from; quantized ones stay", "load"))
     if options.dora and isinstance(load, LoadInt8):
@@ -94,7 +123,7 @@ def lora_clashes(options: AdaptLora, before: Mapping[str, Any]) -> Sequence[tupl
 def full_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """``adapt.full`` trains the weights themselves, so they must be able to change a little."""
     load = before.get("load")
-    if isinstance(load, LoadFull) and load.precision != "float32":
+    if isinstance(load, LoadFull | LoadEncoder) and load.precision != "float32":
         return [("train_only", _NEEDS_FLOAT32.format(key="dtype"), "load.dtype")]
     return []
 
@@ -102,7 +131,7 @@ def full_clashes(_options: Any, before: Mapping[str, Any]) -> Sequence[tuple[str
 def full_fits_outline(options: AdaptFull, outline: ModelOutline) -> Sequence[tuple[str, str, str]]:
     """Names of ``train_only`` that no module of the model has."""
     layers = outlined_layers(outline)
-    chosen = options.train_only or ()
+    chosen = options.train_only or () if not is_encoder(outline.config) else ()  # as above
     return [finding for name in chosen for finding in _module("train_only", name, layers)] if outline.tensors else []
 
 
@@ -190,7 +219,7 @@ _NEEDS_FLOAT32 = (
 
 def precision(load: Any) -> tuple[str, str]:
     """(key, value) of the option that says in which precision the weights of the model are held."""
-    if isinstance(load, LoadFull):
+    if isinstance(load, LoadFull | LoadEncoder):
         return "dtype", load.precision
     if isinstance(load, LoadNf4 | LoadInt8):
         return "compute_dtype", load.precision

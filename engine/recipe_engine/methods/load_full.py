@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import WEIGHT_FILES, FileReference, ResolvedSource, StageRequest, StageResult
 from recipe_engine.errors import UnresolvedInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from recipe_engine.methods.options import LoadFull as Options
@@ -36,12 +38,7 @@ class LoadFull:
         if gguf is not None:
             convert_gguf(source.local_path(gguf), request.output, options.precision)
             return StageResult(live=self.restore(request, request.output))
-        # Where a model lies on this machine, and how that is spelled, must not change what is made of it.
-        place = _ON_THIS_MACHINE if source.reference.startswith("file:") else source.reference
-        references = tuple(
-            FileReference(path=file.path, source=place, sha256=file.sha256, size=file.size)
-            for file in model_files(source)
-        )
+        references = references_to(source)
         return StageResult(live=self.restore(request, request.output), references=references)
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
@@ -66,42 +63,63 @@ def load_pretrained(folder: Path, dtype: str, device: str, **more: Any) -> Any:
         UnresolvedInput: where transformers does not know the architecture or the files do not fit together.
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    try:
+    with unreadable(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or _is_encoder(config):
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or looks_both_ways(config):
             raise ValueError(f"{config.model_type} is no causal language model")
         # Given a folder, transformers maps its files into memory, and their pages stay beside what is made of them.
         model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
             None,
             config=config,
-            state_dict=_weights(folder),
+            state_dict=weights_in(folder),
             generation_config=_generation_config(folder),
             dtype=getattr(torch, dtype),
             device_map={"": device},
             output_loading_info=True,
             **more,
         )
+    refuse_missing(report["missing_keys"], folder)
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+@contextmanager
+def unreadable(folder: Path) -> Iterator[None]:
+    """Errors of whoever reads a model's files as what a user can act on.
+
+    Raises:
+        UnresolvedInput: where transformers does not know the architecture or the files do not fit together.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise UnresolvedInput(f"the model in {folder} cannot be loaded: {error}") from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise UnresolvedInput(f"the weights in {folder} do not have the shapes that {_CONFIG} says.") from error
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
+
+
+def refuse_missing(names: Iterable[str], folder: Path) -> None:
+    """Refuse a model without some of its weights: transformers would go on with random numbers in their place.
+
+    Raises:
+        UnresolvedInput: where there is a name.
+    """
+    missing = sorted(names)
+    if missing:
         more_of_them = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UnresolvedInput(
             f"the weights in {folder} lack {missing[0]}{more_of_them}.", f"Is a shard missing, or {_CONFIG} another's?"
         )
-    model.requires_grad_(requires_grad=False)
-    return model.eval()
 
 
-def _is_encoder(config: Any) -> bool:
+def looks_both_ways(config: Any) -> bool:
     """Whether tokens see those after them: transformers has a causal class for BERT too, which warns and goes on."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -109,7 +127,7 @@ def _is_encoder(config: Any) -> bool:
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not looks_back
 
 
-def _weights(folder: Path) -> dict[str, Any]:
+def weights_in(folder: Path) -> dict[str, Any]:
     """Name of each tensor -> what reads it when it is asked to."""
     from safetensors import safe_open
 
@@ -142,6 +160,19 @@ def _generation_config(folder: Path) -> Any:
 def gguf_file(source: ResolvedSource) -> str | None:
     """The GGUF file of a source, if its weights are one."""
     return next((file.path for file in source.files if file.path.endswith(".gguf")), None)
+
+
+def references_to(source: ResolvedSource) -> tuple[FileReference, ...]:
+    """The files that a model is loaded from, as an artifact names them that owns none of them.
+
+    Raises:
+        UnresolvedInput: as :func:`model_files`.
+    """
+    # Where a model lies on this machine, and how that is spelled, must not change what is made of it.
+    place = _ON_THIS_MACHINE if source.reference.startswith("file:") else source.reference
+    return tuple(
+        FileReference(path=file.path, source=place, sha256=file.sha256, size=file.size) for file in model_files(source)
+    )
 
 
 def model_files(source: ResolvedSource) -> list[Any]:

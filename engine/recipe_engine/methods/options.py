@@ -49,6 +49,21 @@ class LoadNf4:
 
 
 @dataclass(frozen=True)
+class LoadEncoder:
+    """Load an encoder, such as BERT, with a head that gives one score."""
+
+    dtype: Literal["float32", "bfloat16"] = option(
+        "Precision of the weights in memory and in the products; the head is in float32 in any case.",
+        default="float32",
+    )
+
+    @property
+    def precision(self) -> str:
+        """The dtype."""
+        return self.dtype
+
+
+@dataclass(frozen=True)
 class LoadInt8:
     """Quantize the linear layers to 8-bit integers (Dettmers et al., 2022: LLM.int8())."""
 

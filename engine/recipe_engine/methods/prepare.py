@@ -22,7 +22,9 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
     "spiece.model",
+    "spm.model",
 )
 
 
@@ -41,7 +43,7 @@ class TokenizerStage:
         """
         source = request.inputs.source
         assert source is not None  # the graph gives every tokenizer node a source
-        tokenizer = load_tokenizer(source)
+        tokenizer = self.load(source)
         _extend(tokenizer, request.options or ())
         tokenizer.save_pretrained(request.output)
         return StageResult()
@@ -50,9 +52,34 @@ class TokenizerStage:
         """Nothing is handed on: whoever needs the tokenizer opens the artifact."""
         del request, artifact
 
+    @staticmethod
+    def load(source: ResolvedSource) -> Any:
+        """The tokenizer of the source."""
+        return load_tokenizer(source)
+
+
+class EncoderTokenizerStage(TokenizerStage):
+    """The same for an encoder, which ends no text and pads with a token of its own."""
+
+    @staticmethod
+    def load(source: ResolvedSource) -> Any:
+        """The tokenizer of the source.
+
+        Raises:
+            UnresolvedInput: where it has no token that pads.
+        """
+        tokenizer = _read_tokenizer(source)
+        if tokenizer.pad_token is None:
+            hint = "Set pad_token in its tokenizer_config.json."
+            raise UnresolvedInput(f"{source.reference}: the tokenizer names no padding token.", hint)
+        return tokenizer
+
 
 class PrepareStage:
     """Tokenizes one data set and holds it at the data gate. Its options are a ``DataSet``."""
+
+    plain = False
+    """Whether it prepares for an encoder, which has no chat template."""
 
     def __init__(self, code: FormatCode | PairCode, kind: DataKind = "text") -> None:
         self._code = code
@@ -70,7 +97,7 @@ class PrepareStage:
         prepared = prepare.prepare(
             read_source(source, data_set.table),
             data_set.table,
-            prepare.Format(self._kind, self._code, data_set.format_options),
+            prepare.Format(self._kind, self._code, data_set.format_options, plain=self.plain),
             open_tokenizer(folder),
             lambda done, total: request.reporter.progress(done, total, "rows"),
         )
@@ -85,15 +112,33 @@ class PrepareStage:
         del request, artifact
 
 
+class PreparePlainStage(PrepareStage):
+    """The same for an encoder: of preferences it makes pairs of texts, of prompts it keeps what an encoder is asked."""
+
+    plain = True
+
+
 def load_tokenizer(source: ResolvedSource) -> Any:
-    """The tokenizer of a base model, from its folder or its GGUF file.
+    """The tokenizer of a language model, from its folder or its GGUF file.
 
     A tokenizer without a padding token pads with its end-of-sequence token; labels are masked by position, never by
     token id, so the end is learned all the same.
 
     Raises:
-        UnresolvedInput: where there is none, or it cannot be read.
+        UnresolvedInput: where there is none, it cannot be read or it ends no text.
     """
+    tokenizer = _read_tokenizer(source)
+    if tokenizer.eos_token is None:
+        raise UnresolvedInput(
+            f"{source.reference}: the tokenizer names no end-of-sequence token.",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _read_tokenizer(source: ResolvedSource) -> Any:
     from transformers import AutoTokenizer
 
     names = [file.path for file in source.files]
@@ -110,13 +155,6 @@ def load_tokenizer(source: ResolvedSource) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnresolvedInput(f"{source.reference}: the tokenizer cannot be read: {error}") from error
-    if tokenizer.eos_token is None:
-        raise UnresolvedInput(
-            f"{source.reference}: the tokenizer names no end-of-sequence token.",
-            "Set eos_token in its tokenizer_config.json.",
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import StageRequest, StageResult
+from recipe_engine.training.encoder_model import EncoderRewardModel, is_classifier
+from recipe_engine.training.result import ResultWriter, load_result
 from recipe_engine.training.reward import train
 from recipe_engine.training.reward_model import RewardModel, RewardWriter, load_reward_model
 from recipe_engine.training.rows import read_pairs
@@ -29,10 +31,10 @@ class TrainReward:
         """
         inputs = request.inputs
         assert inputs.tokenizer is not None  # the graph gives every training a tokenizer
-        model = RewardModel(inputs.model)
-        writer, usage = RewardWriter(model), Usage(model)
+        tokenizer = open_tokenizer(inputs.tokenizer)
+        model, writer = _reward_model(inputs.model, tokenizer)
+        usage, pad = Usage(model), tokenizer.pad_token_id
         eval_pairs = read_pairs(inputs.data["eval"]) if "eval" in inputs.data else []
-        pad = open_tokenizer(inputs.tokenizer).pad_token_id
         trace = train(request, model, read_pairs(inputs.data["train"]), eval_pairs, pad)
         writer.write(request.output, inputs.base)
         facts = {"efficiency": usage.report(trace.tokens), "trace": trace.steps}
@@ -42,4 +44,17 @@ class TrainReward:
 
     def restore(self, request: StageRequest, artifact: Path) -> Any:
         """The reward model that it would have trained."""
-        return load_reward_model(request.inputs.model, artifact)
+        model, tokenizer = request.inputs.model, request.inputs.tokenizer
+        assert tokenizer is not None  # as above
+        if is_classifier(model):
+            load_result(model, artifact)
+            return EncoderRewardModel(model, open_tokenizer(tokenizer))
+        return load_reward_model(model, artifact)
+
+
+def _reward_model(model: Any, tokenizer: Any) -> tuple[RewardModel | EncoderRewardModel, RewardWriter | ResultWriter]:
+    """A head on a model, or the one that an encoder has, and who writes what is trained of them."""
+    if is_classifier(model):
+        return EncoderRewardModel(model, tokenizer), ResultWriter(model)
+    scored = RewardModel(model)
+    return scored, RewardWriter(scored)

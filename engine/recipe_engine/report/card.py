@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.contract import VOLATILE
 from recipe_engine.gates import gate_words
 from recipe_engine.methods.answers import ANSWERS_FILE, read_answers
+from recipe_engine.methods.options import LoadEncoder
 from recipe_engine.options import non_default
 from recipe_engine.report.curve import CURVE_FILE
 from recipe_engine.report.metadata import metadata
@@ -64,7 +65,10 @@ def _loading(recipe: Recipe, outcome: Outcome) -> str:
         lines.append(f'model = {auto}.from_pretrained("{here}")')
     lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{here}")')
     code = "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
-    return f"{code}\n\n{_SCORING}" if outcome.is_reward else code
+    if not outcome.is_reward:
+        return code
+    reads_pairs = recipe.load is not None and isinstance(recipe.load.options, LoadEncoder)
+    return f"{code}\n\n{_SCORING_PAIRS if reads_pairs else _SCORING}"
 
 
 def _where(recipe: Recipe, outcome: Outcome) -> str:
@@ -80,6 +84,12 @@ _SCORING = """\
 The score is taken at the last token of a text, which ends an answer. Score one text at a time with
 `model.config.pad_token_id = None`, or pad with a token that is in no text: transformers looks for the end of a text
 before the tokens that pad."""
+
+
+_SCORING_PAIRS = """\
+The score is that of a question and an answer as a pair of texts, whose question may lose its start where both are too
+long: `tokenizer.truncation_side = "left"` and
+`model(**tokenizer(question, answer, truncation="only_first", return_tensors="pt")).logits`."""
 
 
 def _evaluation(outcome: Outcome) -> str:

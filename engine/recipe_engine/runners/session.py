@@ -126,17 +126,25 @@ def begin_message(
     sources: Mapping[str, ResolvedSource],
     *,
     device: str,
-    base: str,
+    bases: Mapping[str, str],
     plugins: Sequence[Path],
 ) -> dict[str, Any]:
-    """The first message to a worker: everything that holds for all of its nodes."""
+    """The first message to a worker: everything that holds for all of its nodes.
+
+    Args:
+        nodes: all of the run.
+        sources: name -> files.
+        device: ``cpu`` or ``cuda``.
+        bases: source of each model -> what it is called.
+        plugins: single files.
+    """
     return {
         "type": "begin",
         "protocol": PROTOCOL,
         "nodes": [node.to_json() for node in nodes],
         "sources": {name: _source_json(source) for name, source in sources.items()},
         "device": device,
-        "base": base,
+        "bases": dict(bases),
         "plugins": [str(file.absolute()) for file in plugins],
     }
 

@@ -24,7 +24,7 @@ from recipe_engine.contract import (
 from recipe_engine.errors import StageFailed
 from recipe_engine.lazy import check_symbols, load_symbol
 from recipe_engine.methods.bars import bars_reported
-from recipe_engine.model import WEIGHTS, build_data_set
+from recipe_engine.model import MODEL, WEIGHTS, build_data_set
 from recipe_engine.options import DEFAULT_TIMEOUT, REWARD, build, rewards_of
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.reward_tables import with_rewards
@@ -54,7 +54,7 @@ class Worker:
         self._nodes: dict[str, dict[str, Any]] = {node["id"]: node for node in begin["nodes"]}
         self._sources = {name: _source(source) for name, source in begin["sources"].items()}
         self._device: str = begin["device"]
-        self._base: str = begin["base"]
+        self._bases: Mapping[str, str] = begin["bases"]
         self._catalogue = catalogue
         self._channel = channel
         self._live: dict[str, Any] = {}
@@ -174,7 +174,7 @@ class Worker:
         while "model" in node["inputs"]:
             node = self._nodes[node["inputs"]["model"]]
         trained = node["inputs"].get(WEIGHTS)
-        return name_of(self._artifacts[trained]) if trained else self._base
+        return name_of(self._artifacts[trained]) if trained else self._bases.get(node["source"], self._bases[MODEL])
 
     def _rewards(self, node: Mapping[str, Any]) -> tuple[GivenReward, ...]:
         """What judges the answers of a training."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recipe_engine.training.prefixes import share_prefixes, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Sized
 
     import torch
 
@@ -177,7 +177,7 @@ def _before_labels(row: Row) -> int:
     return max(first - 1, 0)
 
 
-def by_length(rows: Iterable[Sequence[int]], batch_size: int) -> list[list[int]]:
+def by_length(rows: Iterable[Sized], batch_size: int) -> list[list[int]]:
     """Positions in batches of rows of similar length, the longest first: what does not fit fails at once."""
     sized = sorted(((-len(row), position) for position, row in enumerate(rows)))
     order = [position for _, position in sized]

@@ -157,7 +157,7 @@ def _in_training(task: Task, *, recompute: bool) -> Iterator[None]:
         recompute: compute activations again in the backward pass instead of keeping them.
     """
     model = task.language_model
-    use_cache = model.config.use_cache  # the Trainer overwrites it
+    use_cache = vars(model.config).get("use_cache")  # the Trainer overwrites it, or puts it there
     if recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
@@ -167,7 +167,10 @@ def _in_training(task: Task, *, recompute: bool) -> Iterator[None]:
         if recompute:
             model.activation_checkpointing_disable()
             model.disable_input_require_grads()  # enabling left a hook on the embedding
-        model.config.use_cache = use_cache
+        if use_cache is not None:
+            model.config.use_cache = use_cache
+        else:
+            vars(model.config).pop("use_cache", None)
         task.model.eval()
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.errors import DataRejected, RecipeError
+from recipe_engine.errors import DataRejected, RecipeError, UnresolvedInput
 from recipe_engine.training.rows import Row
+from recipe_engine.training.text_pairs import PairReader
 from recipe_engine.training.tokenizer import continued_ids, special_tokens
 
 if TYPE_CHECKING:
@@ -50,11 +51,41 @@ class Format:
         kind: what its rows become.
         code: a :class:`~recipe_engine.contract.PairCode` for preferences.
         options: of the format.
+        plain: whether it is for an encoder, which has no chat template.
     """
 
     kind: DataKind
     code: Any
     options: Any
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How texts become tokens.
+
+    Attributes:
+        tokenizer: of the model.
+        pairs: reads pairs of texts for an encoder; ``None`` for a language model.
+    """
+
+    tokenizer: Any
+    pairs: PairReader | None
+
+    @property
+    def before(self) -> int:
+        """Tokens before a prompt that stay when it is cut."""
+        return self.pairs.before if self.pairs else 0
+
+    @property
+    def around(self) -> int:
+        """Tokens before an answer that are not its prompt's."""
+        return self.pairs.around if self.pairs else 0
+
+    def limit(self, table: DataTable) -> DataTable:
+        """The table, with what an encoder can read at most."""
+        longest = int(self.tokenizer.model_max_length) if self.pairs else table.max_length
+        return replace(table, max_length=min(table.max_length, longest))
 
 
 def prepare(raw: RawRows, table: DataTable, data_format: Format, tokenizer: Any, progress: Progress) -> Prepared:
@@ -64,16 +95,19 @@ def prepare(raw: RawRows, table: DataTable, data_format: Format, tokenizer: Any,
         DataRejected: for rows that must not be trained on, with their numbers.
         UnresolvedInput: where the tokenizer lacks what the format needs.
     """
+    reads_pairs = data_format.plain and data_format.kind == "preference"
+    reading = _Reading(tokenizer, PairReader(tokenizer) if reads_pairs else None)
+    table = reading.limit(table)
     rejected: list[tuple[int, str]] = []
     rows: list[Row] = []
     overlong: list[int] = []
     for done, (number, row) in enumerate(raw.rows, 1):
         try:
-            together = _rows(number, row, data_format, tokenizer)
+            together = _rows(number, row, data_format, reading)
         except ValueError as error:
             rejected.append((number, str(error)))
             continue
-        fitted = _fit(together, table)
+        fitted = _fit(together, table, reading)
         if fitted:
             rows += fitted
         else:
@@ -88,24 +122,43 @@ def prepare(raw: RawRows, table: DataTable, data_format: Format, tokenizer: Any,
     return Prepared(rows, overlong)
 
 
-def _rows(number: int, raw: Any, data_format: Format, tokenizer: Any) -> list[Row]:
+def _rows(number: int, raw: Any, data_format: Format, reading: _Reading) -> list[Row]:
     """The row, or the two that belong together."""
-    code, options = data_format.code, data_format.options
+    code, options, tokenizer = data_format.code, data_format.options, reading.tokenizer
+    if reading.pairs is not None:
+        return _read_as_pairs(number, raw, data_format, reading.pairs)
     if data_format.kind == "preference":
         texts = _pair(code, raw, options, tokenizer)
     else:
         texts = (code.segments(raw, options, tokenizer),)
-    question = code.question(raw, options)
+    question = getattr(code, "plain", code.question)(raw, options) if data_format.plain else code.question(raw, options)
     _check_characters([question, *(segment.text for segments in texts for segment in segments)])
     if data_format.kind == "prompt":
         return [_prompt(number, segments, question, tokenizer) for segments in texts]
     rows = [_answered(number, segments, question, tokenizer) for segments in texts]
-    if data_format.kind != "preference":
-        return rows
+    return _compared(rows, code.margin(raw, options)) if data_format.kind == "preference" else rows
+
+
+def _compared(rows: list[Row], margin: float) -> list[Row]:
     if rows[0].input_ids == rows[1].input_ids:
         raise ValueError("its two answers are equal")
-    margin = code.margin(raw, options)
     return [replace(row, margin=margin) for row in rows]
+
+
+def _read_as_pairs(number: int, raw: Any, data_format: Format, reader: PairReader) -> list[Row]:
+    """The better and the worse answer, each with its question as an encoder reads them."""
+    code, options = data_format.code, data_format.options
+    if not hasattr(code, "texts"):
+        raise UnresolvedInput("The format of the data has no plain texts, which an encoder reads.")
+    question, *answers = code.texts(raw, options)
+    _check_characters([question, *answers])
+    rows = []
+    for answer in answers:
+        tokens = reader.read(question, answer)
+        if not any(tokens.of_answer):
+            raise ValueError("its answer is empty")
+        rows.append(Row(number, tokens.ids, tokens.of_answer, tokens.answer_at, question, answer))
+    return _compared(rows, code.margin(raw, options))
 
 
 def _pair(code: PairCode, raw: Any, options: Any, tokenizer: Any) -> Sequence[Sequence[Segment]]:
@@ -167,19 +220,20 @@ def _tokenize(segments: Sequence[Segment], tokenizer: Any) -> _Tokens:
     return _Tokens(input_ids, supervised, last_answer)
 
 
-def _fit(together: list[Row], table: DataTable) -> list[Row]:
+def _fit(together: list[Row], table: DataTable, reading: _Reading) -> list[Row]:
     """The rows within the limit, their prompts cut alike; nothing where they cannot be."""
     excess = max(len(row.input_ids) for row in together) - table.max_length
     if excess <= 0:
         return together
     prompts = [_first_answer(row) for row in together]
-    if table.overlong != "truncate" or excess >= min(prompts):
+    if table.overlong != "truncate" or excess >= min(prompts) - reading.around:
         return []
+    start, end = reading.before, reading.before + excess
     return [
         replace(
             row,
-            input_ids=row.input_ids[excess:],
-            supervised=row.supervised[excess:],
+            input_ids=row.input_ids[:start] + row.input_ids[end:],
+            supervised=row.supervised[:start] + row.supervised[end:],
             prompt_length=row.prompt_length - excess,
         )
         for row in together

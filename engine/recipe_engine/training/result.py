@@ -53,9 +53,8 @@ def load_result(model: Any, folder: Path) -> None:
     if _adapter_init(model) is not None:
         load_adapter_weights(model, folder)
         return
-    from transformers import AutoModelForCausalLM
-
-    trained = AutoModelForCausalLM.from_pretrained(
+    # Of its own class, as an encoder with a head is no causal language model.
+    trained = type(model).from_pretrained(
         folder, dtype=model.dtype, device_map={"": model.device}, local_files_only=True, use_safetensors=True
     )
     model.load_state_dict(trained.state_dict())

@@ -10,21 +10,21 @@ import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone 
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loop import Task, Trace, train_task
 from recipe_engine.training.prefixes import shares_on
-from recipe_engine.training.reward_model import lay, scores
+from recipe_engine.training.reward_model import scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from recipe_engine.contract import StageRequest
     from recipe_engine.training.options import TrainReward
-    from recipe_engine.training.reward_model import RewardModel
-    from recipe_engine.training.rows import Pair
+    from recipe_engine.training.rows import Pair, Row
+    from recipe_engine.training.scoring import Scoring
 
 _MARGINS = "margins"
 
 
 def train(
-    request: StageRequest, model: RewardModel, pairs: Sequence[Pair], eval_pairs: Sequence[Pair], pad: int
+    request: StageRequest, model: Scoring[Any], pairs: Sequence[Pair], eval_pairs: Sequence[Pair], pad: int
 ) -> Trace:
     """Train a reward model in place; go on from the last checkpoint in the request's work area where there is one.
 
@@ -37,15 +37,16 @@ def train(
 
     Raises:
         Interrupted: the user asked for it; a checkpoint is there.
-        StageFailed: the loss is no number any more.
+        StageFailed: the loss is no number any more, or a row is longer than the model can read.
     """
     options: TrainReward = request.options
     layout = layout_of(model.config.to_dict(), options.layout)
+    model.texts(_rows(pairs))  # before the first step: a row may be longer than the model can read
 
     def batch(positions: Sequence[int]) -> dict[str, Any]:
         chosen = [pairs[position] for position in positions]
         shared = shares_on(request.device)
-        return lay(_texts(chosen), pad, layout, shared=shared) | {_MARGINS: _margins(chosen)}
+        return model.lay(model.texts(_rows(chosen)), pad, layout, shared=shared) | {_MARGINS: _margins(chosen)}
 
     def eval_loss() -> float:
         found = pair_scores(model, eval_pairs, pad, batch_size=options.micro_batch_size or options.rows)
@@ -112,7 +113,7 @@ def bradley_terry(
 
 
 def pair_scores(
-    model: RewardModel,
+    model: Scoring[Any],
     pairs: Sequence[Pair],
     pad: int,
     *,
@@ -128,14 +129,14 @@ def pair_scores(
         batch_size: pairs of one forward pass.
         progress: called with the finished and all answers.
     """
-    found = scores(model, _texts(pairs), pad, batch_size=2 * batch_size, progress=progress)
+    found = scores(model, model.texts(_rows(pairs)), pad, batch_size=2 * batch_size, progress=progress)
     chosen, rejected = torch.tensor(found, dtype=torch.float64).view(-1, 2).T
     return chosen, rejected
 
 
-def _texts(pairs: Sequence[Pair]) -> list[tuple[int, ...]]:
+def _rows(pairs: Sequence[Pair]) -> list[Row]:
     """Better and worse answers in turn, so that those to one prompt follow each other."""
-    return [answer.input_ids for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    return [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
 
 
 def _margins(pairs: Sequence[Pair]) -> torch.Tensor:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from recipe_engine.contract import Answer
     from recipe_engine.training.layout import Layout
+    from recipe_engine.training.rows import Row
+    from recipe_engine.training.scoring import Scoring, Text
 
 ENDS = "ends"
 """Where a packed batch has the positions of its texts' last tokens."""
@@ -71,6 +74,23 @@ class RewardModel(torch.nn.Module):
     def layout(self) -> Layout:
         """How texts can lie in memory."""
         return layout_of(self.config.to_dict())
+
+    @property
+    def device(self) -> Any:
+        """Where it is."""
+        return self.score.weight.device
+
+    def texts(self, rows: Sequence[Row]) -> list[tuple[int, ...]]:
+        """What it reads of prepared rows: their tokens."""
+        return [row.input_ids for row in rows]
+
+    def of_answers(self, answers: Sequence[Answer]) -> list[tuple[int, ...]]:
+        """What it reads of a policy's answers: the very tokens that the policy wrote."""
+        return [answer.tokens for answer in answers]
+
+    def lay(self, texts: Sequence[Sequence[int]], pad: int, layout: Layout, *, shared: bool = False) -> dict[str, Any]:
+        """Texts as one batch; see :func:`lay`."""
+        return lay(texts, pad, layout, shared=shared)
 
     def forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Scores of the texts of a batch of :func:`lay`, (texts,) in float32."""
@@ -124,8 +144,8 @@ def lay(texts: Sequence[Sequence[int]], pad: int, layout: Layout, *, shared: boo
 
 
 def scores(
-    model: RewardModel,
-    texts: Sequence[Sequence[int]],
+    model: Scoring[Text],
+    texts: Sequence[Text],
     pad: int,
     *,
     batch_size: int,
@@ -135,17 +155,17 @@ def scores(
 
     Args:
         model: the reward model.
-        texts: token ids of each, in any order; those of like length are taken together.
+        texts: what it reads, in any order; those of like length are taken together.
         pad: id of the padding token.
         batch_size: texts of one forward pass.
         progress: called with the finished and all texts.
     """
     found = [0.0] * len(texts)
-    done, layout, device = 0, model.layout, model.score.weight.device
+    done, layout, device = 0, model.layout, model.device
     with borrowed(model), torch.no_grad():
         for alike in by_length(texts, batch_size):
             order = sorted(alike, key=lambda at: tuple(texts[at]))  # those that begin alike follow each other
-            batch = on_device(lay([texts[at] for at in order], pad, layout, shared=shares_on(device)), device)
+            batch = on_device(model.lay([texts[at] for at in order], pad, layout, shared=shares_on(device)), device)
             if layout == "packed":
                 with packed_attention(model.language_model):
                     values = model(batch)

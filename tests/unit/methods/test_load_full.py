@@ -172,8 +172,8 @@ def test_missing_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(UnresolvedInput, match=r"^file:mute holds no tokenizer") as caught:
         load_tokenizer(source)
     assert caught.value.hint == (
-        "Expected one of tokenizer.json, tokenizer.model, tokenizer_config.json, vocab.json, spiece.model "
-        "beside the weights."
+        "Expected one of tokenizer.json, tokenizer.model, tokenizer_config.json, vocab.json, vocab.txt, spiece.model, "
+        "spm.model beside the weights."
     )
 
 

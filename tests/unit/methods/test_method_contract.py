@@ -1,6 +1,7 @@
 """What every built-in method promises: what it hands on live is what its artifact gives back.
 
-``nf4``, ``int8``, ``ppo``, ``rloo`` and ``grpo`` keep it in tests of their own, as they need bitsandbytes or a reward.
+``nf4``, ``int8``, ``encoder``, ``ppo``, ``rloo`` and ``grpo`` keep it in tests of their own, as they need bitsandbytes,
+another model or a reward.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from recipe_engine.training.reward_model import RewardModel, scores
 from recipe_engine.training.rows import read_rows
 
 CATALOGUE = load_catalogue(entry_points=False)
-ELSEWHERE = {("load", "nf4"), ("load", "int8"), ("train", "ppo"), ("train", "rloo"), ("train", "grpo")}
+ELSEWHERE = {
+    *(("load", name) for name in ("nf4", "int8", "encoder")),
+    *(("train", name) for name in ("ppo", "rloo", "grpo")),
+}
 SFT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3}
 PAIRS = {"reward", "preference"}
 """Methods that read pairs of answers."""

@@ -89,6 +89,19 @@ def with_system(messages: Sequence[Message], system: str | None) -> list[Message
     return [{"role": "system", "content": system}, *messages]
 
 
+def plain_text(messages: Sequence[Message]) -> str:
+    """A conversation for a model without a chat template: one message as it is, several each after its role.
+
+    Raises:
+        ValueError: where a tool is called.
+    """
+    if any(message.get("tool_calls") for message in messages):
+        raise ValueError("it calls a tool, for which there is no plain text")
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{str(message['role']).capitalize()}: {message['content']}" for message in messages)
+
+
 def _checked(number: int, message: Any) -> Message:
     # Columns of a table hold None where a row has nothing.
     kept = {key: value for key, value in message.items() if value is not None} if isinstance(message, Mapping) else {}

@@ -12,6 +12,7 @@ from recipe_engine.methods.formats.messages import (
     answered,
     listed,
     messages_of,
+    plain_text,
     text_of,
     tools_of,
     with_system,
@@ -75,6 +76,10 @@ class Prompt:
         """The last message."""
         return str(_asked(row, options.field)[-1]["content"])
 
+    def plain(self, row: Mapping[str, Any], options: FormatPrompt) -> str:
+        """All messages, as an encoder that judges the answer reads them."""
+        return plain_text(with_system(_asked(row, options.field), options.system))
+
     def prompt(self, messages: Sequence[Message], options: FormatPrompt, tokenizer: Any) -> str:
         """What stands before the answer to the last message; a template of its own knows no earlier ones."""
         if options.template is not None:
@@ -96,19 +101,23 @@ class Preference:
         Raises:
             ValueError: for a missing field, two equal answers, or answers to different prompts.
         """
-        fields = options.fields
-        chosen, rejected = (
-            _whole(row, fields.prompt, answer, options.system) for answer in (fields.chosen, fields.rejected)
-        )
-        if chosen[-1] == rejected[-1]:
-            raise ValueError("its two answers are equal")
-        if chosen[:-1] != rejected[:-1]:
-            raise ValueError("its two answers are not to the same prompt")
+        chosen, rejected = _both(row, options)
         tools = tools_of(row)
         better, worse = (
             conversation(messages, tokenizer, tools=tools, last_only=True) for messages in (chosen, rejected)
         )
         return better, worse
+
+    def texts(self, row: Mapping[str, Any], options: FormatPreference) -> tuple[str, str, str]:
+        """What both answers reply to, the better and the worse one, as plain text.
+
+        Raises:
+            ValueError: as in :meth:`pair`, and where a tool is called.
+        """
+        chosen, rejected = _both(row, options)
+        if tools_of(row):
+            raise ValueError("it has tools, for which there is no plain text")
+        return plain_text(chosen[:-1]), plain_text(chosen[-1:]), plain_text(rejected[-1:])
 
     def margin(self, row: Mapping[str, Any], options: FormatPreference) -> float:
         """The number in its field, where one is named.
@@ -132,6 +141,19 @@ class Preference:
     def prompt(self, messages: Sequence[Message], options: FormatPreference, tokenizer: Any) -> str:
         """What stands before the answer to the conversation's last message."""
         return opened(with_system(messages, options.system), tokenizer)
+
+
+def _both(row: Mapping[str, Any], options: FormatPreference) -> tuple[list[Message], list[Message]]:
+    """The conversation with the better answer, and that with the worse one."""
+    fields = options.fields
+    chosen, rejected = (
+        _whole(row, fields.prompt, answer, options.system) for answer in (fields.chosen, fields.rejected)
+    )
+    if chosen[-1] == rejected[-1]:
+        raise ValueError("its two answers are equal")
+    if chosen[:-1] != rejected[:-1]:
+        raise ValueError("its two answers are not to the same prompt")
+    return chosen, rejected
 
 
 def _asked(row: Mapping[str, Any], field: str) -> Sequence[Message]:

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 
 class RecipeReward:
-    """The score of a reward model that reads the very tokens that the policy wrote."""
+    """The score of a reward model, which reads the very tokens that the policy wrote, or on an encoder their text."""
 
     def open(self, request: RewardRequest) -> None:
-        """Take the live model."""
+        """Take the live model; one of another base has a padding token of its own."""
         assert request.tokenizer is not None  # the graph gives every training a tokenizer
         self._model = request.model
-        self._pad = open_tokenizer(request.tokenizer).pad_token_id
+        own = getattr(request.model, "pad", None)
+        self._pad = open_tokenizer(request.tokenizer).pad_token_id if own is None else own
         self._batch_size: int = request.options.batch_size
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
-        """The score at each answer's last token."""
+        """The score of each answer."""
         from recipe_engine.training.reward_model import scores
 
-        return scores(self._model, [answer.tokens for answer in answers], self._pad, batch_size=self._batch_size)
+        return scores(self._model, self._model.of_answers(answers), self._pad, batch_size=self._batch_size)
 
 
 class ModelReward:
