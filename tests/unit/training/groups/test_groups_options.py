@@ -62,13 +62,16 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "report_to": {"report_to": ("tensorboard",)},
 }
 # The name of a data set, read by the graph; rewards, of which test_rewards.py has more to say; the passes over the
-# prompts, below; how answers are written and lie in memory: test_ppo_rollout.py and test_groups_training.py.
+# prompts, below; how answers are written and lie in memory: test_ppo_rollout.py, test_vllm_writer.py and
+# test_groups_training.py.
 ELSEWHERE = {
     "data",
     "reward",
     "epochs",
     "micro_batch_size",
     "generation_size",
+    "rollout",
+    "vllm_memory",
 }
 CASES = [
     (kind, name)

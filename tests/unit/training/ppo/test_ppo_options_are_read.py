@@ -60,8 +60,19 @@ NO_CHANGE: dict[str, dict[str, Any]] = {
     "report_to": {"report_to": ("tensorboard",)},
 }
 # The name of a data set, read by the graph; rewards, of which test_rewards.py has more to say; the passes over the
-# prompts, below; how answers are written and lie in memory: test_ppo_rollout.py and test_ppo_learning.py.
-ELSEWHERE = {"data", "reward", "epochs", "micro_batch_tokens", "generation_size", "layout", "min_new_tokens"}
+# prompts, below; how answers are written and lie in memory: test_ppo_rollout.py, test_vllm_writer.py and
+# test_ppo_learning.py.
+ELSEWHERE = {
+    "data",
+    "reward",
+    "epochs",
+    "micro_batch_tokens",
+    "generation_size",
+    "layout",
+    "min_new_tokens",
+    "rollout",
+    "vllm_memory",
+}
 
 
 def digest(found: tuple[Trace, Any]) -> str:
