@@ -169,6 +169,16 @@ def test_a_file_has_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_nothing_is_foretold_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0)
+    console = Console(file=io.StringIO(), width=1000, highlight=False)
+    with Display(console) as screen:
+        screen.event({"type": "node_started", "node": "train", "why": "never run"})
+        screen.event({"type": "node_progress", "node": "train", "done": 0, "total": 88, "unit": "steps"})
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[1:] == ["train: 0/88 steps"]
+
+
 def test_progress_lines_in_a_file_are_rare(tmp_path: Path) -> None:
     text = shown(Console(file=io.StringIO(), width=1000, highlight=False), tmp_path)
     assert "120 steps" not in text

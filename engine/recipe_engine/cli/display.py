@@ -82,13 +82,15 @@ class Display:
     def _on_node_progress(self, event: Mapping[str, Any]) -> None:
         done, total = event["done"], event["total"]
         rate = done / max(time.monotonic() - self._begun, 1e-6)
-        amount = f"{_amount(done)}/{_amount(total)} {event['unit']}  {_amount(rate)}/s"
+        amount = f"{_amount(done)}/{_amount(total)} {event['unit']}"
+        if done:
+            amount += f"  {_amount(rate)}/s"
         if self._live and self._task is not None:
             self._progress.update(self._task, completed=done, total=total, amount=amount)
         elif not self._live and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            left = (total - done) / rate if rate else 0
-            self._console.print(f"{event['node']}: {amount}, {left:.0f} s left", markup=False)
+            estimate = f", {(total - done) / rate:.0f} s left" if done else ""
+            self._console.print(f"{event['node']}: {amount}{estimate}", markup=False)
 
     def _on_node_metrics(self, event: Mapping[str, Any]) -> None:
         values = event["values"]
