@@ -95,6 +95,9 @@ class OnPolicy:
 
     def contradictions(self) -> Sequence[tuple[str, str]]:
         """Options that cannot both be meant."""
+        found = []
         if self.min_new_tokens > self.max_new_tokens:
-            return [("min_new_tokens", f"it is more than max_new_tokens, which is {self.max_new_tokens}")]
-        return []
+            found.append(("min_new_tokens", f"it is more than max_new_tokens, which is {self.max_new_tokens}"))
+        if self.rollout == "vllm" and self.generation_size is not None:
+            found.append(("generation_size", "vLLM decides itself how many answers it writes at once"))
+        return found

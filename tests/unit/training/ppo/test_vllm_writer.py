@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from recipe_engine.errors import Interrupted, StageFailed
 from recipe_engine.training.choice import Decoding
 from recipe_engine.training.joined_adapter import write_base, write_joined_adapter
+from recipe_engine.training.ppo.options import TrainPpo
 from recipe_engine.training.ppo.vllm_writer import VllmWriter, arguments, sampling
 
 ROWS = torch.tensor([[21, 22, 23, 24, 25, 26], [31, 32, 33, 34, 35, 36]])
@@ -142,6 +143,13 @@ def test_what_vllm_is_told(tmp_path: Path) -> None:
     decoding = Decoding(max_new_tokens=9, temperature=0.7, min_new_tokens=2, top_k=5, top_p=0.9)
     told = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_tokens": 2, "max_tokens": 9}
     assert sampling(decoding, [END, 3]) == told | {"stop_token_ids": [END, 3], "detokenize": False}
+
+
+def test_how_many_are_written_at_once_is_its_own_matter() -> None:
+    asked: dict[str, Any] = {"reward": (), "generation_size": 4}
+    assert TrainPpo(**asked).contradictions() == []
+    found = TrainPpo(**asked, rollout="vllm").contradictions()
+    assert [key for key, _ in found] == ["generation_size"]
 
 
 def test_adapters_that_are_too_large_for_it(tmp_path: Path) -> None:
