@@ -6,11 +6,12 @@ No decision looks at what is free, at rows, or at what ran before: a plan and ev
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from recipe_engine.device_memory import gpu_capability
 from recipe_engine.estimate.fitting import device_memory, recomputes
 from recipe_engine.estimate.parts import LOADS
+from recipe_engine.lock import computes_in_bfloat16
 from recipe_engine.methods.fits import precision
 from recipe_engine.options import fields_of
 from recipe_engine.training.options import Training
@@ -20,25 +21,24 @@ if TYPE_CHECKING:
 
     from recipe_engine.contract import ModelOutline
     from recipe_engine.graph import Node
+    from recipe_engine.lock import Hardware
     from recipe_engine.model import Recipe
 
-_Gpu = Literal["", "old", "new"]
 _AUTO = "auto"
 _COMPUTES_IN_BFLOAT16 = (8, 0)
 _RECOMPUTES = "gradient_checkpointing"
 
 
-def on_device(nodes: Iterable[Node], recipe: Recipe, device: str) -> tuple[Node, ...]:
+def on_device(nodes: Iterable[Node], recipe: Recipe, hardware: Hardware) -> tuple[Node, ...]:
     """The nodes with what follows from the device alone: in what precision weights are held and products computed.
 
     Args:
         nodes: of the recipe.
         recipe: the recipe.
-        device: ``cpu`` or ``cuda``; of several GPUs the oldest counts, and one that does not tell is no old one.
+        hardware: what computes it; of several GPUs the oldest counts.
     """
-    capability = gpu_capability() if device == "cuda" else None
-    gpu: _Gpu = "" if device != "cuda" else "old" if capability and capability < _COMPUTES_IN_BFLOAT16 else "new"
-    return tuple(_with(node, *_precisions(node, part_of(node, recipe), gpu)) for node in nodes)
+    quick, on_gpu = _half_precision(hardware), hardware.device == "cuda"
+    return tuple(_with(node, *_precisions(node, part_of(node, recipe), quick, on_gpu=on_gpu)) for node in nodes)
 
 
 def is_undecided(node: Node, recipe: Recipe) -> bool:
@@ -76,28 +76,36 @@ def part_of(node: Node, recipe: Recipe) -> Recipe:
     return next(part for part in recipe.parts() if (part.name if part is not recipe else "") == name)
 
 
-def _precisions(node: Node, part: Recipe, gpu: _Gpu) -> tuple[Any, dict[str, Any]]:
+def _half_precision(hardware: Hardware) -> str:
+    """What the device computes in quickly that has 16 bits, ``""`` for none; one that does not tell is no old one."""
+    if hardware.device == "cuda":
+        capability = gpu_capability()
+        return "float16" if capability and capability < _COMPUTES_IN_BFLOAT16 else "bfloat16"
+    return "bfloat16" if computes_in_bfloat16(hardware.flags) or not hardware.flags else ""
+
+
+def _precisions(node: Node, part: Recipe, quick: str, *, on_gpu: bool) -> tuple[Any, dict[str, Any]]:
     """The options of a node's method, and what those that are about precision stand for."""
     options = _options(node, part)
     if isinstance(options, LOADS):
         key, _ = precision(options)
-        return options, {key: _held(part, gpu)} if getattr(options, key) == _AUTO else {}
+        return options, {key: _held(part, quick)} if getattr(options, key) == _AUTO else {}
     if isinstance(options, Training) and options.mixed_precision == _AUTO:
-        return options, {"mixed_precision": "fp16" if gpu and _loaded(part, gpu) == "float16" else "no"}
+        return options, {"mixed_precision": "fp16" if on_gpu and _loaded(part, quick) == "float16" else "no"}
     return options, {}
 
 
-def _held(part: Recipe, gpu: _Gpu) -> str:
+def _held(part: Recipe, quick: str) -> str:
     """In float16 gradients vanish unless the loss is scaled, so that is for trainings that do so alone."""
     train = part.train.options if part.train else None
     scales = train is None or (isinstance(train, Training) and train.mixed_precision in (_AUTO, "fp16"))
-    return "bfloat16" if gpu != "old" else "float16" if scales else "float32"
+    return quick if quick == "bfloat16" or (quick == "float16" and scales) else "float32"
 
 
-def _loaded(part: Recipe, gpu: _Gpu) -> str:
+def _loaded(part: Recipe, quick: str) -> str:
     options = part.load.options if part.load else None
     key, held = precision(options)
-    return _held(part, gpu) if key and getattr(options, key) == _AUTO else held
+    return _held(part, quick) if key and getattr(options, key) == _AUTO else held
 
 
 def _options(node: Node, part: Recipe) -> Any:

@@ -107,7 +107,7 @@ def run(
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
-    nodes = on_device(nodes, recipe, machine.device)
+    nodes = on_device(nodes, recipe, machine)
     check_ready(recipe, catalogue, nodes)
     journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
     return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()

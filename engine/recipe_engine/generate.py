@@ -75,7 +75,7 @@ class Answers:
             raise UnresolvedInput(f"The base model {recipe.source} is not on this machine.", "Run the recipe again.")
         machine = hardware(recipe, lock.threads if lock else None)
         begin = begin_message(
-            on_device(nodes, recipe, machine.device),
+            on_device(nodes, recipe, machine),
             resolution.known(),
             device=machine.device,
             bases=base_names(recipe, resolution),

@@ -148,7 +148,7 @@ def _looked_at(
     any_environment: bool,
 ) -> tuple[Planner, dict[str, PlannedNode]]:
     check_device(recipe, catalogue, hardware.device)
-    nodes = on_device(build_graph(recipe, catalogue), recipe, hardware.device)
+    nodes = on_device(build_graph(recipe, catalogue), recipe, hardware)
     check_ready(recipe, catalogue, nodes)
     resolution = peek(recipe, catalogue, registry.sources, lock.pins if lock else NO_PINS)
     resolution = replace(resolution, images=known_images(nodes, lock))

@@ -24,8 +24,6 @@ METHODS = {
     "qlora": "adapters on weights of 4 bits: the least memory",
     "full": "the weights themselves: four times their size in memory, and a smaller learning rate",
 }
-_LOAD = {"lora": ("full", "dtype", "bfloat16"), "qlora": ("nf4", "compute_dtype", "bfloat16")}
-_LOAD_FULL = ("full", "dtype", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +88,9 @@ def _data(start: Start) -> Iterator[str]:
 
 def _stages(start: Start) -> Iterator[str]:
     full = start.method == "full"
-    load, key, dtype = _LOAD.get(start.method, _LOAD_FULL)
-    yield f"\n[load.{load}]"
-    yield f"{_pair(key, dtype)}{'  # small updates would be rounded away in bfloat16' if full else ''}"
+    yield f"\n[load.{'nf4' if start.method == 'qlora' else 'full'}]"
+    if full:
+        yield f"{_pair('dtype', 'float32')}  # small updates would be rounded away in bfloat16"
     yield f"\n[adapt.{'full' if full else 'lora'}]"
     if not full:
         yield f"{_pair('rank', 16)}  # a higher rank learns more and needs more memory"

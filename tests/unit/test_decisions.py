@@ -25,6 +25,7 @@ from recipe_engine.validate import validate
 from recipe_registry import Registry
 
 CPU = Hardware("cpu", 1, ())
+CUDA = Hardware("cuda", 1, ())
 LONG_ROWS = "data.train.max_length=4000000"  # longer than any machine bears, of whatever model
 NF4 = SMALL.replace("[load.full]", "[load.nf4]")
 
@@ -38,9 +39,9 @@ def give_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: str) -> No
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
 
 
-def nodes_of(text: str, device: str, *overrides: str) -> dict[str, Node]:
+def nodes_of(text: str, hardware: Hardware, *overrides: str) -> dict[str, Node]:
     recipe = recipe_of(text, overrides)
-    return {node.id: node for node in on_device(build_graph(recipe, builtins()), recipe, device)}
+    return {node.id: node for node in on_device(build_graph(recipe, builtins()), recipe, hardware)}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_precision_follows_from_the_gpu(
 ) -> None:
     (method, key), (held, products) = load, found
     give_gpus(tmp_path, monkeypatch, f"echo {answer}")
-    nodes = nodes_of(SMALL.replace("[load.full]", f"[load.{method}]"), "cuda")
+    nodes = nodes_of(SMALL.replace("[load.full]", f"[load.{method}]"), CUDA)
     assert nodes["load"].options[key] == held
     assert nodes["load"].changed_options == ({} if held == "bfloat16" else {key: held})
     assert nodes["load"].decided == {key: held}
@@ -83,25 +84,45 @@ def test_a_training_that_does_not_scale_its_loss_gets_full_precision_on_an_old_g
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_gpus(tmp_path, monkeypatch, "echo 7.0")
-    assert nodes_of(PPO, "cuda")["load"].options["dtype"] == "float32"
-    assert nodes_of(SMALL, "cuda", "train.sft.mixed_precision=no")["load"].options["dtype"] == "float32"
-    assert nodes_of(SMALL, "cuda", "train.sft.mixed_precision=fp16")["load"].options["dtype"] == "float16"
+    assert nodes_of(PPO, CUDA)["load"].options["dtype"] == "float32"
+    assert nodes_of(SMALL, CUDA, "train.sft.mixed_precision=no")["load"].options["dtype"] == "float32"
+    assert nodes_of(SMALL, CUDA, "train.sft.mixed_precision=fp16")["load"].options["dtype"] == "float16"
 
 
 def test_what_a_recipe_says_is_not_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_gpus(tmp_path, monkeypatch, "echo 7.0")
-    nodes = nodes_of(SMALL, "cuda", "load.full.dtype=bfloat16", "train.sft.mixed_precision=bf16")
+    nodes = nodes_of(SMALL, CUDA, "load.full.dtype=bfloat16", "train.sft.mixed_precision=bf16")
     assert (nodes["load"].options["dtype"], nodes["load"].decided) == ("bfloat16", {})
     assert (nodes["train"].options["mixed_precision"], nodes["train"].decided) == ("bf16", {})
     # Whoever wants float16 gets the scaled loss with it, on any GPU.
-    assert nodes_of(SMALL, "cuda", "load.full.dtype=float16")["train"].options["mixed_precision"] == "fp16"
+    assert nodes_of(SMALL, CUDA, "load.full.dtype=float16")["train"].options["mixed_precision"] == "fp16"
 
 
-def test_a_cpu_computes_in_bfloat16() -> None:
-    nodes = nodes_of(NF4, "cpu")
+@pytest.mark.parametrize(
+    ("flags", "held"),
+    [
+        (("avx2", "fma"), "float32"),
+        (("asimd", "sve"), "float32"),
+        (("avx2", "avx512_bf16", "avx512f"), "bfloat16"),
+        (("amx_bf16", "amx_tile"), "bfloat16"),
+        (("asimd", "bf16"), "bfloat16"),
+        ((), "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("load", [("full", "dtype"), ("nf4", "compute_dtype"), ("int8", "compute_dtype")])
+def test_precision_follows_from_the_processor(load: tuple[str, str], flags: tuple[str, ...], held: str) -> None:
+    method, key = load
+    nodes = nodes_of(SMALL.replace("[load.full]", f"[load.{method}]"), Hardware("cpu", 1, flags))
+    assert nodes["load"].options[key] == held
+    assert nodes["load"].changed_options == ({} if held == "bfloat16" else {key: held})
+    assert nodes["train"].options["mixed_precision"] == "no"
+
+
+def test_half_precision_is_for_gpus() -> None:
+    nodes = nodes_of(NF4, CPU)
     assert nodes["load"].options["compute_dtype"] == "bfloat16"
     assert nodes["train"].options["mixed_precision"] == "no"
-    assert nodes_of(SMALL, "cpu", "load.full.dtype=float16")["train"].options["mixed_precision"] == "no"
+    assert nodes_of(SMALL, CPU, "load.full.dtype=float16")["train"].options["mixed_precision"] == "no"
 
 
 @pytest.fixture

@@ -67,9 +67,9 @@ def test_a_probe_that_hangs_or_breaks_is_a_finding() -> None:
     ("flags", "told"),
     [
         (["amx_tile", "amx_bf16", "avx2", "avx512f"], "AMX and AVX-512, computes in bfloat16"),
-        (["avx", "avx2", "fma"], 'AVX2, no bfloat16 instructions: dtype = "float32" is faster'),
+        (["avx", "avx2", "fma"], 'AVX2, no bfloat16 instructions: dtype = "auto" is float32'),
         (["asimd", "sve", "bf16"], "SVE, computes in bfloat16"),
-        ([], 'no wide vectors, no bfloat16 instructions: dtype = "float32" is faster'),
+        ([], 'no wide vectors, no bfloat16 instructions: dtype = "auto" is float32'),
     ],
 )
 def test_what_a_processor_can_do(flags: list[str], told: str) -> None:

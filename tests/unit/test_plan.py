@@ -159,7 +159,7 @@ def test_a_node_as_json(bench: Bench) -> None:
         "method": "full",
         "state": "cached",
         "why": f"made by run {found.run}",
-        "settled": {},
+        "settled": {"dtype": "float32"},
         "key": bench.keys["load"],
         "artifact": {"digest": found.artifact},
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from recipe_engine.device_memory import control_group, gib, meminfo
 from recipe_engine.doctor.finding import Finding
-from recipe_engine.lock import cpu_flags, physical_cores
+from recipe_engine.lock import computes_in_bfloat16, cpu_flags, physical_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,9 +49,9 @@ def instructions(flags: Iterable[str]) -> str:
         "SVE": "sve" in known,
     }
     wide = " and ".join(name for name, there in families.items() if there) or "no wide vectors"
-    if known & {"amx_bf16", "avx512_bf16", "bf16"}:
+    if computes_in_bfloat16(known):
         return f"{wide}, computes in bfloat16"
-    return f'{wide}, no bfloat16 instructions: dtype = "float32" is faster'
+    return f'{wide}, no bfloat16 instructions: dtype = "auto" is float32'
 
 
 def look_at_memory(root: Path = Path("/")) -> Sequence[Finding]:

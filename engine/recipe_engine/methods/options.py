@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _USUAL = "bfloat16"
 _AUTO = (
-    "auto is bfloat16 on a CPU and on GPUs that compute in it (compute capability 8.0), and on older ones float16 "
-    "where the training scales its loss, else float32"
+    "auto is bfloat16 on CPUs and GPUs that compute in it (AVX-512 BF16, AMX; compute capability 8.0), float16 on an "
+    "older GPU where the training scales its loss, else float32"
 )
 
 

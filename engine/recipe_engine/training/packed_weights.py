@@ -16,7 +16,6 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DTYPES = (torch.bfloat16, torch.float32)
 LARGEST_COPY = 2**30
 """Bytes; a larger model is not copied, as its copy would take more memory than it is worth."""
 
@@ -47,9 +46,15 @@ def _can_be_packed(layer: torch.nn.Linear) -> bool:
     return (
         torch.backends.mkldnn.is_available()
         and weight.device.type == "cpu"
-        and weight.dtype in _DTYPES
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _packs_bfloat16()))
         and "forward" not in vars(layer)
     )
+
+
+def _packs_bfloat16() -> bool:
+    """Whether oneDNN has such products for this processor: one of AVX2 alone multiplies in bfloat16 by other ways."""
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    return supported
 
 
 def _product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
