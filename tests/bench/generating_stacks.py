@@ -1,7 +1,7 @@
 """Greedy answers of SmolLM2-135M by three programs, each in a process of its own: a line of input asks for one number.
 
 ``python -m tests.bench.generating_stacks NAME FOLDER`` answers each line, a number of rows, with the rows that were
-answered in a CPU second. All take the same prompts, of events as the quickstart has them, the same weights in bfloat16,
+answered in a CPU second. All take the same prompts, of events as the quickstart has them, the same weights,
 and write up to 64 new tokens. Nothing of the peers' processes is ours.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.bench.precision import quick
 
 NEW_TOKENS, AT_ONCE = 64, 32
 DATA = Path("recipes/data")
@@ -41,7 +42,7 @@ def ours(folder: Path) -> Write:
     from recipe_engine.training.generation import greedy
     from recipe_engine.training.tokenizer import open_tokenizer
 
-    model, tokenizer = load_pretrained(folder, "bfloat16", "cpu"), open_tokenizer(folder)
+    model, tokenizer = load_pretrained(folder, str(quick()).removeprefix("torch."), "cpu"), open_tokenizer(folder)
 
     def write(texts: Sequence[str]) -> list[str]:
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -55,7 +56,7 @@ def pipeline(folder: Path) -> Write:
     """Transformers' pipeline, a row at a time as it comes."""
     from transformers import pipeline as make
 
-    pipe = make("text-generation", str(folder), dtype=torch.bfloat16, device="cpu")
+    pipe = make("text-generation", str(folder), dtype=quick(), device="cpu")
 
     def write(texts: Sequence[str]) -> list[str]:
         options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "return_full_text": False}
@@ -69,7 +70,7 @@ def lm_eval(folder: Path) -> Write:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(str(folder), dtype="bfloat16", device="cpu", batch_size=AT_ONCE)
+    model = HFLM(str(folder), dtype=quick(), device="cpu", batch_size=AT_ONCE)
 
     def write(texts: Sequence[str]) -> list[str]:
         asked = {"until": ["<|im_end|>"], "max_gen_toks": NEW_TOKENS, "do_sample": False}

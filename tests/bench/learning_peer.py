@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from tests.bench.ppo_stacks import lora
+from tests.bench.precision import autocast
 
 TURNS = 3
 """System, question, answer: what is written begins after the header of the third."""
@@ -78,7 +79,7 @@ def prompts(recipe: Path, tokenizer: Any) -> list[list[int]]:
 def trainer(recipe: Path, folder: Path, seed: int) -> Any:
     """PPOTrainer with the recipe's options, as far as it has them.
 
-    float32 under bfloat16 autocast, as it comes; activations are kept, which is faster. The value model is the whole
+    float32 under autocast where bfloat16 is quick; activations are kept, which is faster. The value model is the whole
     base with a head, at the one learning rate that there is.
     """
     from datasets import Dataset
@@ -109,6 +110,7 @@ def trainer(recipe: Path, folder: Path, seed: int) -> Any:
         save_strategy="no",
         num_sample_generations=0,
         use_cpu=True,
+        bf16=autocast(),
         disable_tqdm=True,
     )
     data = Dataset.from_dict({"input_ids": prompts(recipe, tokenizer)})

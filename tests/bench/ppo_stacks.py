@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from tests.bench.precision import autocast, quick
 
 PROMPTS, NEW_TOKENS, PASSES, EVERY = 32, 48, 4, 2
 FIRST, LAST = 5, 50
@@ -58,7 +59,7 @@ def lora() -> Any:
 
 
 def ours(folder: Path, asked: str) -> float:
-    """The loop of ``train.ppo`` in bfloat16."""
+    """The loop of ``train.ppo``."""
     from peft import get_peft_model
     from tests import tiny
     from transformers import AutoModelForCausalLM
@@ -70,7 +71,7 @@ def ours(folder: Path, asked: str) -> float:
     from recipe_engine.training.tokenizer import open_tokenizer
 
     torch.manual_seed(0)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16), lora()).eval()
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=quick()), lora()).eval()
     steps = LAST if asked == DRIFT else 1
     rows = [
         Row(number, tuple(ids), (False,) * len(ids), len(ids), "", "")
@@ -155,7 +156,7 @@ class Evenness(torch.nn.Module):
 
 
 def trl(folder: Path, asked: str, dtype: torch.dtype = torch.float32, **options: Any) -> float:
-    """TRL's PPOTrainer: float32 under bfloat16 autocast, a value model of its own."""
+    """TRL's PPOTrainer: float32 under autocast where bfloat16 is quick, a value model of its own."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
@@ -178,6 +179,7 @@ def trl(folder: Path, asked: str, dtype: torch.dtype = torch.float32, **options:
         save_strategy="no",
         num_sample_generations=0,
         use_cpu=True,
+        bf16=autocast(),
         disable_tqdm=True,
         **options,
     )

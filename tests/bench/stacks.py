@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from tests import tiny
+from tests.bench.precision import autocast, quick
 
 LONGEST, BATCH, ROWS, PAD = 512, 16, 32, 0
 EVENTS, SYSTEM = Path("recipes/data/events.train.jsonl"), "Extract the event as JSON."
@@ -173,7 +174,7 @@ def ours(job: Job, **options: Any) -> float:
     clock = Clock()
     with tempfile.TemporaryDirectory() as work:
         chosen = TrainSft(batch_size=BATCH, learning_rate=1e-3, **options)
-        model = adapted(job.folder, torch.bfloat16)
+        model = adapted(job.folder, quick())
         request = tiny.stage_request(Path(work), chosen, model=model, seed=job.seed, reporter=clock)
         train(request, rows, [], PAD)
     return clock.ended - clock.began
@@ -248,15 +249,15 @@ def textbook(job: Job) -> float:
 
 
 def trl_default(job: Job) -> float:
-    """SFTTrainer as it comes: float32 weights under bfloat16 autocast, activations computed again."""
-    return _trl(job, {}, {})
+    """SFTTrainer as it comes: float32 weights under autocast where bfloat16 is quick, activations computed again."""
+    return _trl(job, {"bf16": autocast()}, {})
 
 
 def trl_packed(job: Job) -> float:
-    """SFTTrainer tuned: packing that keeps all tokens, weights in bfloat16, activations kept."""
+    """SFTTrainer tuned: packing that keeps all tokens, weights in the quick precision, activations kept."""
     tuned = {"packing": True, "packing_strategy": "bfd_split", "gradient_checkpointing": False, "bf16": False}
     size = {"per_device_train_batch_size": math.ceil(sum(len(ids) for ids, _ in job.rows) / LONGEST / 2)}
-    return _trl(job, tuned | size, {"dtype": torch.bfloat16})
+    return _trl(job, tuned | size, {"dtype": quick()})
 
 
 def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> float:

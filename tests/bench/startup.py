@@ -54,7 +54,7 @@ def compare() -> Iterator[Comparison]:
 
 
 def base_folder() -> Path:
-    """SmolLM2-135M in bf16 as a plain folder, made by the quickstart's own load node."""
+    """SmolLM2-135M as a plain folder, made by the quickstart's own load node."""
     if not (BASE / "model.safetensors").exists():
         home = ROOT / "build" / "bench" / "home"
         run: list[str | Path] = [

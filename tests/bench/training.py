@@ -27,7 +27,7 @@ ROWS = {
     "sft-textbook-uniform": ("textbook", "uniform", "the same with rows of 66 to 206 tokens"),
     "sft-trl-default": ("trl-default", "skewed", "train.sft / TRL's SFTTrainer as it comes"),
     "sft-smollm2": ("trl-default", "events", "the same, on SmolLM2-135M and the quickstart's rows"),
-    "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, bfloat16, no checkpointing"),
+    "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, no checkpointing"),
     "lora-step": ("packed-peft", "skewed", "train.sft / the same loop with PEFT's own products"),
     "lora-floor": ("no-adapters", "skewed", "train.sft / the same loop with adapters that are never multiplied"),
     "packing": ("padded-peft", "skewed", "train.sft / the same with padding to the longest row, PEFT's products"),

@@ -75,14 +75,14 @@ def test_plain_peft_gives_the_logits_of_the_run_s_own_model(finished: tuple[Path
     tokenizer = AutoTokenizer.from_pretrained(home / "export")
     batch = tokenizer("Lunch with Anna on Friday at 12:30.", return_tensors="pt")
     with torch.no_grad():
-        base = AutoModelForCausalLM.from_pretrained(folders["load"], dtype=torch.bfloat16)
+        base = AutoModelForCausalLM.from_pretrained(folders["load"], dtype="auto")
         exported = PeftModel.from_pretrained(base, home / "export").eval()(**batch).logits
-        own = own_model(folders)(**batch).logits
+        own = own_model(folders, str(base.dtype).removeprefix("torch."))(**batch).logits
 
     assert torch.equal(exported, own)
 
 
-def own_model(folders: dict[str, str]) -> Any:
+def own_model(folders: dict[str, str], dtype: Any) -> Any:
     """The trained model as the engine itself restores it, node by node."""
     from recipe_engine.contract import Inputs, ResolvedSource, StageRequest
     from recipe_engine.methods.adapt_lora import AdaptLora
@@ -94,7 +94,7 @@ def own_model(folders: dict[str, str]) -> Any:
 
     model: Any = None
     stages = (
-        (LoadFull(), LoadOptions(), "load"),
+        (LoadFull(), LoadOptions(dtype=dtype), "load"),
         (AdaptLora(), LoraOptions(dropout=0.05), "adapt"),
         (TrainSft(), SftOptions(), "train"),
     )
