@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from recipe_registry import Artifact
 
 Verdict = Literal["identical", "within tolerance", "not compared", "different"]
+GPU_TOLERANCE = 0.05
+"""How far two results of one key may be apart on a GPU, of a method that is bitwise on a CPU. Not measured on one."""
 ENVIRONMENT = frozenset({"format", "packages", "plugin", "hardware", "image"})
 """Components of keys that say where something was computed, not what."""
 _WEIGHTS_FILE = ".safetensors"
@@ -102,7 +104,7 @@ def compare(recorded: Recorded, replayed: Recorded, nodes: Iterable[Node], catal
     """Compare every node that has an artifact, in the order of the run.
 
     A node whose method is bitwise, but that builds on one that is not and that came out otherwise, is held to no more
-    than that one.
+    than that one; on a GPU it is held to a tolerance.
 
     Args:
         recorded: the run.
@@ -115,7 +117,7 @@ def compare(recorded: Recorded, replayed: Recorded, nodes: Iterable[Node], catal
     for node in nodes:
         if not recorded.digest(node.id):
             continue
-        own = _stated(node, catalogue)
+        own = _on_device(_stated(node, catalogue), recorded.components(node.id))
         below = [loose[source] for source in node.inputs.values() if source in loose]
         level, bound = _weakest([own, *below])
         found.append(_Comparison(recorded, replayed, node.id, level, bound).result())
@@ -131,6 +133,17 @@ def _stated(node: Node, catalogue: Catalogue) -> tuple[Determinism, float]:
         return "bitwise", 0.0
     method = found.descriptor
     return node.determinism or method.determinism, method.tolerance
+
+
+def _on_device(stated: tuple[Determinism, float], components: Mapping[str, Any] | None) -> tuple[Determinism, float]:
+    """What a GPU leaves of a statement that is about a processor: its kernels add up in the order in which they end.
+
+    Args:
+        stated: by the method.
+        components: of the node's key, where they are known; those of a node that computes name the device.
+    """
+    device = (components or {}).get("hardware", {}).get("device")
+    return ("tolerance", GPU_TOLERANCE) if device == "cuda" and stated[0] == "bitwise" else stated
 
 
 def _weakest(levels: Sequence[tuple[Determinism, float]]) -> tuple[Determinism, float]:

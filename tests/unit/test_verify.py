@@ -153,6 +153,18 @@ def test_an_artifact_that_is_gone(tmp_path: Path, level: str, verdict: str) -> N
     assert (train.verdict, train.steps) == ("identical", 2)
 
 
+@pytest.mark.parametrize(
+    ("device", "factor", "verdict"),
+    [("cuda", 1.04, "within tolerance"), ("cuda", 1.06, "different"), ("cpu", 1.04, "different")],
+)
+def test_a_gpu_is_held_to_a_tolerance(tmp_path: Path, device: str, factor: float, verdict: str) -> None:
+    components = {**COMPONENTS, "hardware": {"device": device}}
+    before = run_in(tmp_path / "before", components=components)
+    now = run_in(tmp_path / "now", components=components, weights=WEIGHTS * factor)
+    (train, _) = compare(before, now, NODES, builtins())
+    assert (train.verdict, train.determinism) == (verdict, "tolerance" if device == "cuda" else "bitwise")
+
+
 def test_within_its_tolerance(tmp_path: Path) -> None:
     near = {"weights": WEIGHTS * 1.0005, "steps": other_steps(1, loss=2.001, weights="sha256:bb"), "loss": 1.0005}
     found = compared(tmp_path, stating("tolerance", 1e-3), **near, measured=3.001)
