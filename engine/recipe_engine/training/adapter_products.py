@@ -13,12 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
+from transformers.pytorch_utils import Conv1D  # noqa: TID253 -- likewise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Classes of PEFT's that add x A^T B^T to the result of a layer of whatever kind.
 _KINDS = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})
+_FROZEN = (torch.nn.Linear, Conv1D)  # layers whose weights are there as they are
 _DRAWS = 2**16  # a mask is drawn with 16 bits for each number
 _LITTLE = 0.125  # up to here the positions of what is left out take no more memory than a mask
 
@@ -53,17 +55,77 @@ def _is_plain(layer: Any) -> bool:
 
 def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     """What PEFT's layer computes for x of (…, in): (…, out)."""
-    result: torch.Tensor = layer.base_layer(x)
-    for name in layer.active_adapters:
-        if name in layer.lora_A and not layer.disable_adapters:
-            dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-            factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+    names = [name for name in layer.active_adapters if name in layer.lora_A and not layer.disable_adapters]
+    result: torch.Tensor | None = None
+    for name in names:
+        dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
+        factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+        if result is None and _is_frozen(layer.base_layer, x):
+            result = LoraLinear.apply(x, *factors, layer.base_layer, layer.scaling[name], dropout)
+        else:
+            result = layer.base_layer(x) if result is None else result
             result = LoraProduct.apply(result, x, *factors, layer.scaling[name], dropout)
-    return result
+    return layer.base_layer(x) if result is None else result
+
+
+def _is_frozen(base: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether the gradient of a layer is one product with weights that are there, in the dtype of what it gets."""
+    return (
+        type(base) in _FROZEN
+        and base.weight.dtype == x.dtype
+        and not torch.is_autocast_enabled(x.device.type)
+        and not any(parameter.requires_grad for parameter in base.parameters())
+    )
+
+
+class LoraLinear(torch.autograd.Function):
+    """A layer that is not trained and its adapter: x W + b + s dropout(x) A^T B^T (Hu et al., 2021: LoRA, section 4.1).
+
+    What the adapter adds is summed up in place, in the forward pass and in the gradient of x: tensors of that size are
+    gone over as seldom as can be.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
+        ctx: Any,
+        x: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        base: torch.nn.Module,
+        scaling: float,
+        dropout: float,
+    ) -> torch.Tensor:
+        """The sum.
+
+        Args:
+            ctx: of autograd.
+            x: what the layer gets, (…, in).
+            first: A, (rank, in), in float32.
+            second: B, (out, rank), in float32.
+            base: the layer, a ``Linear`` or a ``Conv1D``, in the dtype of ``x``.
+            scaling: s.
+            dropout: share of the numbers of x that are left out; the others are scaled by 1 / (1 - dropout).
+
+        Returns:
+            (…, out), in the dtype of ``x``.
+        """
+        result: torch.Tensor = base(x)
+        ctx.base = base
+        inner = _inner(ctx, x, first, second, scaling, dropout, x.dtype)
+        result.view(-1, result.shape[-1]).addmm_(inner, second.to(x.dtype).T, alpha=ctx.scale)
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Of x, A and B: dy W^T + s (dy B) A where x was kept; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
+        weight = ctx.base.weight
+        out_by_in = weight if isinstance(ctx.base, torch.nn.Linear) else weight.T
+        return *_gradients(ctx, gradient, ctx.needs_input_grad[:3], out_by_in), None, None, None
 
 
 class LoraProduct(torch.autograd.Function):
-    """y + s dropout(x) A^T B^T, its products in the dtype of y (Hu et al., 2021: LoRA, section 4.1)."""
+    """What an adapter adds to y, the result of whatever layer: y + s dropout(x) A^T B^T, in the dtype of y."""
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
@@ -75,48 +137,60 @@ class LoraProduct(torch.autograd.Function):
         scaling: float,
         dropout: float,
     ) -> torch.Tensor:
-        """The sum.
-
-        Args:
-            ctx: of autograd.
-            result: y, what the layer itself gives, (…, out).
-            x: what the layer gets, (…, in).
-            first: A, (rank, in), in float32.
-            second: B, (out, rank), in float32.
-            scaling: s.
-            dropout: share of the numbers of x that are left out; the others are scaled by 1 / (1 - dropout).
-
-        Returns:
-            (…, out), in the dtype of ``result``.
-        """
-        rows = x.reshape(-1, x.shape[-1]).to(result.dtype)
-        dropped = _dropped(rows, dropout) if dropout else None
-        kept = _without(rows, dropped)
-        inner = kept @ first.to(result.dtype).T
-        scale = scaling / (1.0 - dropout)
-        ctx.save_for_backward(x, dropped, inner, first, second)
-        ctx.scale = scale
-        out = torch.addmm(result.reshape(-1, result.shape[-1]), inner, second.to(result.dtype).T, alpha=scale)
-        return out.view(result.shape)
+        """The sum, (…, out): y is ``result``, (…, out); all others as for :class:`LoraLinear`, x in any dtype."""
+        inner = _inner(ctx, x, first, second, scaling, dropout, result.dtype)
+        flat = result.reshape(-1, result.shape[-1])
+        return torch.addmm(flat, inner, second.to(result.dtype).T, alpha=ctx.scale).view(result.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of y, x, A and B: dy; s (dy B) A where x was kept; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
-        x, dropped, inner, first, second = ctx.saved_tensors
-        _, wants_x, wants_first, wants_second, *_ = ctx.needs_input_grad
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        of_inner = rows @ second.to(rows.dtype)
-        of_x = of_first = of_second = None
-        if wants_x:
-            of_x = (of_inner * ctx.scale) @ first.to(rows.dtype)
-            of_x = _without(of_x, dropped).view(x.shape).to(x.dtype)
-        if wants_first:
-            kept = _without(x.reshape(-1, x.shape[-1]).to(rows.dtype), dropped)
-            of_first = (of_inner.T @ kept).to(first.dtype) * ctx.scale
-        if wants_second:
-            of_second = (rows.T @ inner).to(second.dtype) * ctx.scale
-        return gradient, of_x, of_first, of_second, None, None
+        """Of y, x, A and B: dy; s (dy B) A where x was kept; those of the factors as for :class:`LoraLinear`."""
+        return gradient, *_gradients(ctx, gradient, ctx.needs_input_grad[1:4], None), None, None
+
+
+def _inner(  # noqa: PLR0913, PLR0917 -- what a forward pass is given
+    ctx: Any,
+    x: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    scaling: float,
+    dropout: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """dropout(x) A^T, (tokens, rank), in a dtype; what :func:`_gradients` needs is kept."""
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    dropped = _dropped(rows, dropout) if dropout else None
+    inner = _without(rows, dropped) @ first.to(dtype).T
+    ctx.save_for_backward(x, dropped, inner, first, second)
+    ctx.scale = scaling / (1.0 - dropout)
+    return inner
+
+
+def _gradients(
+    ctx: Any, gradient: torch.Tensor, wanted: Sequence[bool], weight: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Of x, (…, in), A, (rank, in), and B, (out, rank), where they are wanted.
+
+    Args:
+        ctx: of autograd.
+        gradient: of the result, (…, out).
+        wanted: of x, of A, of B.
+        weight: of the layer below, (out, in), where the gradient of x shall be that of the layer too.
+    """
+    x, dropped, inner, first, second = ctx.saved_tensors
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    of_inner = rows @ second.to(rows.dtype)
+    of_x = of_first = of_second = None
+    if wanted[0]:
+        of_x = _leave_out((of_inner * ctx.scale) @ first.to(rows.dtype), dropped)
+        of_x = (of_x if weight is None else of_x.addmm_(rows, weight)).view(x.shape).to(x.dtype)
+    if wanted[1]:
+        kept = _without(x.reshape(-1, x.shape[-1]).to(rows.dtype), dropped)
+        of_first = (of_inner.T @ kept).to(first.dtype) * ctx.scale
+    if wanted[2]:
+        of_second = (rows.T @ inner).to(second.dtype) * ctx.scale
+    return of_x, of_first, of_second
 
 
 def _dropped(like: torch.Tensor, dropout: float) -> torch.Tensor:
@@ -130,7 +204,17 @@ def _without(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
         return rows
     if dropped.dtype == torch.uint8:
         return rows * dropped
-    return rows.reshape(-1).index_fill(0, dropped, 0.0).view(rows.shape)
+    return _leave_out(rows.clone(memory_format=torch.contiguous_format), dropped)
+
+
+def _leave_out(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
+    """Put 0 in place for what is left out."""
+    if dropped is None:
+        return rows
+    if dropped.dtype == torch.uint8:
+        return rows.mul_(dropped)
+    rows.view(-1).index_fill_(0, dropped, 0.0)
+    return rows
 
 
 def _positions(like: torch.Tensor, dropout: float) -> torch.Tensor:

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 import torch
 from tests import tiny
+from transformers.pytorch_utils import Conv1D
 
-from recipe_engine.training.adapter_products import LoraProduct, _dropped, _mask, _positions, _without, adapter_products
+from recipe_engine.training.adapter_products import (
+    LoraLinear,
+    LoraProduct,
+    _dropped,
+    _mask,
+    _positions,
+    _without,
+    adapter_products,
+)
 from recipe_engine.training.batches import collate
 from recipe_engine.training.loss import label_loss
 from recipe_engine.training.rows import Row, read_rows
@@ -123,6 +132,39 @@ def test_dropout_by_hand(dropout: float) -> None:
     plain = result + 1.5 * ((x * mask / (1 - dropout)) @ first.T @ second.T)
     torch.testing.assert_close(out, plain)
     torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize("layer", [torch.nn.Linear(4, 6), torch.nn.Linear(4, 6, bias=False), Conv1D(6, 4)])
+def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, dropout: float) -> None:
+    """In float64, where the order of sums does not count; autograd finds the gradients of the formula."""
+    torch.manual_seed(3)
+    base = layer.double().requires_grad_(requires_grad=False)
+    tensors = tuple(torch.randn(shape, dtype=torch.float64) for shape in ((5, 7, 4), (2, 4), (6, 2)))
+    x, first, second = (tensor.requires_grad_() for tensor in tensors)
+    gradient = torch.randn(5, 7, 6, dtype=torch.float64)
+    torch.manual_seed(4)
+    out = LoraLinear.apply(x, first, second, base, 1.5, dropout)
+    found = torch.autograd.grad(out, tensors, gradient)
+    torch.manual_seed(4)
+    dropped = _dropped(x.reshape(-1, 4), dropout) if dropout else None
+    mask = _without(torch.ones(35, 4), dropped).view(x.shape)
+    plain = base(x) + 1.5 * ((x * mask / (1 - dropout)) @ first.T @ second.T)
+    torch.testing.assert_close(out, plain)
+    torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
+
+
+def test_a_layer_whose_bias_is_trained_gets_its_gradient(rows: list[Row], tmp_path: Path, gpt2: Path) -> None:
+    model = tiny.adapted_model(tmp_path, gpt2, target_modules=("c_attn", "c_proj"))
+    bias = next(weight for name, weight in model.named_parameters() if name.endswith("c_attn.base_layer.bias"))
+    bias.requires_grad_()
+    step(model, rows)
+    expected = bias.grad
+    assert expected is not None
+    with adapter_products(model):
+        step(model, rows)
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad, expected)
 
 
 @pytest.mark.parametrize(("draw", "dropout"), [(_mask, 0.05), (_mask, 0.5), (_positions, 0.05), (_positions, 0.125)])
