@@ -117,7 +117,7 @@ def test_a_terminal_has_one_live_entry_a_node(tmp_path: Path) -> None:
     assert "\x1b[32m✓" in text
     # The bar: amount, rate, loss and the time that remains.
     bars = [line for line in re.split(r"[\r\n]", plain) if "/120 steps" in line]
-    assert any(re.search(r"train .* 30/120 steps  [\d.]+[kM]?/s", line) for line in bars)
+    assert any(re.search(r"train .* 60/120 steps  [\d.]+[kM]?/s", line) for line in bars)
     assert any(re.search(r"60/120 steps .* loss 0\.500 0:00:\d\d", line) for line in bars)
     # The bar is taken away, and what stays of each node is one line.
     for name in ("load", "train", "evaluate.samples@base", "evaluate.samples@result", "push.folder"):
@@ -177,6 +177,21 @@ def test_nothing_is_foretold_before_anything_is_done(monkeypatch: pytest.MonkeyP
         screen.event({"type": "node_progress", "node": "train", "done": 0, "total": 88, "unit": "steps"})
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().splitlines()[1:] == ["train: 0/88 steps"]
+
+
+def test_what_was_done_before_a_stage_went_on_says_nothing_of_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps in ten seconds: the other 56 take 140."""
+    console = Console(file=io.StringIO(), width=1000, highlight=False)
+    with Display(console) as screen:
+        for second, done in ((100.0, None), (105.0, 60), (115.0, 64)):
+            monkeypatch.setattr(time, "monotonic", lambda second=second: second)
+            node = {"node": "train", "why": "it was interrupted"}
+            if done is None:
+                screen.event({"type": "node_started", **node})
+            else:
+                screen.event({"type": "node_progress", "done": done, "total": 120, "unit": "steps", **node})
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[1:] == ["train: 64/120 steps  0.4/s, 140 s left"]
 
 
 def test_progress_lines_in_a_file_are_rare(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class Display:
             transient=True,
         )
         self._task: TaskID | None = None
-        self._begun = 0.0
         self._last_line = 0.0
+        self._first: tuple[float, float] | None = None  # what was done before, of a stage that goes on, and when it did
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +72,8 @@ class Display:
         self._console.print(f"[bold]{event['name']}[/]  run {event['run']}")
 
     def _on_node_started(self, event: Mapping[str, Any]) -> None:
-        self._begun = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._first = None
         if self._live:
             self._progress.start()
             self._task = self._progress.add_task("", total=None, node=event["node"], amount="", loss="")
@@ -80,16 +81,17 @@ class Display:
             self._console.print(f"{event['node']}: started ({event['why']})", markup=False)
 
     def _on_node_progress(self, event: Mapping[str, Any]) -> None:
-        done, total = event["done"], event["total"]
-        rate = done / max(time.monotonic() - self._begun, 1e-6)
+        done, total, now = event["done"], event["total"], time.monotonic()
+        before, since = self._first = self._first or (done, now)
+        rate = (done - before) / max(now - since, 1e-6)
         amount = f"{_amount(done)}/{_amount(total)} {event['unit']}"
-        if done:
+        if rate:
             amount += f"  {_amount(rate)}/s"
         if self._live and self._task is not None:
             self._progress.update(self._task, completed=done, total=total, amount=amount)
-        elif not self._live and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            estimate = f", {(total - done) / rate:.0f} s left" if done else ""
+        elif not self._live and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            estimate = f", {(total - done) / rate:.0f} s left" if rate else ""
             self._console.print(f"{event['node']}: {amount}{estimate}", markup=False)
 
     def _on_node_metrics(self, event: Mapping[str, Any]) -> None:
