@@ -35,6 +35,11 @@ METRICS = "\n[evaluate.rouge]\nmax_new_tokens = 8\n\n[evaluate.bleu]\nmax_new_to
 """Tables for the recipe: evaluations by libraries that an image has to have."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give a test time for the image: whichever is the first that needs one builds it, minutes on a busy machine."""
+    item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where an engine listens that tests may use, as ``DOCKER_HOST`` has it."""
