@@ -13,4 +13,4 @@ def quick() -> torch.dtype:
 
 def autocast() -> bool:
     """Whether a peer that keeps its weights in float32 multiplies in bfloat16 beside them."""
-    return quick() == torch.bfloat16
+    return quick() is torch.bfloat16
