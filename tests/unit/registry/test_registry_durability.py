@@ -325,15 +325,11 @@ def test_a_fault_of_another_name_does_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_start_up_is_light(spawn: Spawn) -> None:
+    """What is imported says it; seconds depend on what else the machine does."""
     code = (
-        "import sys, time; before = set(sys.modules); t = time.process_time(); import recipe_registry\n"
-        "print(time.process_time() - t); print(*{m.partition('.')[0] for m in set(sys.modules) - before})"
+        "import sys; before = set(sys.modules); import recipe_registry\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
-    for _ in range(10):
-        seconds, modules = spawn(code).communicate()[0].splitlines()
-        foreign = set(modules.split()) - set(sys.stdlib_module_names)
-        assert foreign == {"recipe_registry", "rfc8785"}
-        assert "sqlite3" not in modules.split()
-        if float(seconds) < 0.1:
-            return
-    pytest.fail(f"importing recipe_registry takes {seconds} CPU seconds")
+    modules = set(spawn(code).communicate()[0].split())
+    assert modules - set(sys.stdlib_module_names) == {"recipe_registry", "rfc8785"}
+    assert modules.isdisjoint({"sqlite3", "asyncio", "http", "ssl", "subprocess"})
