@@ -70,6 +70,17 @@ def told(node: Node, recipe: Recipe) -> dict[str, str]:
     return {name: str(value).lower() for name, value in chosen.items()}
 
 
+def slow_precision(node: Node, hardware: Hardware) -> str:
+    """What there is to say of a precision in which a processor is slow; ``""`` where the node asks for none."""
+    if hardware.device == "cuda" or _half_precision(hardware):
+        return ""
+    slow = {"load": {"dtype": "bfloat16", "compute_dtype": "bfloat16"}, "train": {"mixed_precision": "bf16"}}
+    asked = next((key for key, value in slow.get(node.stage, {}).items() if node.options.get(key) == value), None)
+    if asked is None:
+        return ""
+    return f"this processor does not multiply in bfloat16, which takes about 8 times as long: leave out {asked}"
+
+
 def part_of(node: Node, recipe: Recipe) -> Recipe:
     """The recipe that a node belongs to: the run's own, or one that it builds on."""
     name = node.id.rpartition("/")[0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
 from recipe_engine.curves import drawn
-from recipe_engine.decisions import on_device
+from recipe_engine.decisions import on_device, slow_precision
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
 from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
@@ -267,6 +267,9 @@ class Execution:
         self._journal.emit("node_started", node=node.id, why=planner.why(node, components))
         waiting = f"another run is computing {node.id}; its result will be taken"
         say = self._journal.reporter(node.id).message
+        slow = slow_precision(node, self._terms.hardware)
+        if slow:
+            say(slow)
         with store.work_area(key, lambda: say(waiting), components) as work:
             # Whoever held the area before may have finished this very node.
             done = self._cached(node, key) or self._run_in_worker(node, key, components, work)

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from tests.unit.written import PPO, SMALL, builtins, composed, recipe_of, small_inputs
 
-from recipe_engine.decisions import on_device
+from recipe_engine.decisions import on_device, slow_precision
 from recipe_engine.device_memory import gpu_capability, machine_memory
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.estimate.fitting import check_memory, outlook, recomputes
@@ -116,6 +116,23 @@ def test_precision_follows_from_the_processor(load: tuple[str, str], flags: tupl
     assert nodes["load"].options[key] == held
     assert nodes["load"].changed_options == ({} if held == "bfloat16" else {key: held})
     assert nodes["train"].options["mixed_precision"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("flags", "override", "node", "left_out"),
+    [
+        (("avx2",), "load.full.dtype=bfloat16", "load", "dtype"),
+        (("avx2",), "train.sft.mixed_precision=bf16", "train", "mixed_precision"),
+        (("avx2",), "load.full.dtype=auto", "load", ""),
+        (("avx2",), "load.full.dtype=float32", "load", ""),
+        (("avx2", "avx512_bf16"), "load.full.dtype=bfloat16", "load", ""),
+        ((), "load.full.dtype=bfloat16", "load", ""),
+    ],
+)
+def test_a_precision_that_is_slow_here_is_told(flags: tuple[str, ...], override: str, node: str, left_out: str) -> None:
+    hardware = Hardware("cpu", 1, flags)
+    told = slow_precision(nodes_of(SMALL, hardware, override)[node], hardware)
+    assert told.rpartition("leave out ")[2] == left_out
 
 
 def test_half_precision_is_for_gpus() -> None:
