@@ -78,7 +78,7 @@ def slow_precision(node: Node, hardware: Hardware) -> str:
     asked = next((key for key, value in slow.get(node.stage, {}).items() if node.options.get(key) == value), None)
     if asked is None:
         return ""
-    return f"this processor does not multiply in bfloat16, which takes about 8 times as long: leave out {asked}"
+    return f"this processor does not multiply in bfloat16, which takes several times as long: leave out {asked}"
 
 
 def part_of(node: Node, recipe: Recipe) -> Recipe:
