@@ -1,7 +1,7 @@
 """The run index: a database of the run records, so that listing runs does not read every one of them.
 
 It is derived from the files ``runs/<id>/run.json`` and ``notes.json``, which stay the truth. Whoever changes one
-marks the run first (:mod:`recipe_registry.markers`); each use of the index reads the marked runs again. So a
+marks the run meanwhile (:mod:`recipe_registry.markers`); each use of the index reads the marked runs again. So a
 process that was killed, or a database that was away, loses nothing: the marker is there for the next use.
 
 ``index.json`` has the newest ids and a token. The database has the same token; where the two differ, one of them
@@ -26,6 +26,7 @@ from recipe_registry.query import RunQuery, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -72,13 +73,13 @@ class RunIndex:
         self._markers = Markers(self._runs)
         self._has_warned = False
 
-    def mark(self, run_id: str) -> None:
-        """Say that a run is about to change.
+    def change(self, run_id: str) -> AbstractContextManager[None]:
+        """Whoever changes a run does it in this ``with`` block.
 
         Raises:
             StoreNotWritable: the disk or a permission forbids it.
         """
-        self._markers.mark(run_id)
+        return self._markers.change(run_id)
 
     def record(self, *, at_once: bool = True) -> None:
         """Read the marked runs.
@@ -101,7 +102,8 @@ class RunIndex:
         """Look again at runs that are gone without a mark; see :meth:`record`."""
         try:
             for run_id in ids:
-                self._markers.mark(run_id)
+                with self._markers.change(run_id):
+                    pass
         except StoreNotWritable:
             return
         self.record()
@@ -186,8 +188,9 @@ class RunIndex:
         """Bring the index up to date and ask it. The caller holds its lock."""
         from recipe_registry import statements  # noqa: PLC0415
 
-        # Listed before the runs are read: a mark that comes later stays for the next use.
+        # Both before the runs are read: a mark that comes later, or whose change goes on, stays for the next use.
         pending = self._markers.pending()
+        over = self._markers.over(pending)
         store, head = self._store(), self._head()
         fault_point("index.begun")
         with connection.begin():
@@ -203,7 +206,7 @@ class RunIndex:
             content = {"schema_version": documents.SCHEMA_VERSION, "token": head.token, "newest": list(head.newest)}
             durable.write_json(self._home / HEAD_FILE, content)
             fault_point("index.noted")
-        self._markers.clear(pending)
+        self._markers.clear(over)
         return result
 
     def _use_once(self, connection: sa.Connection, work: Callable[[sa.Connection, str], T]) -> T:

@@ -59,16 +59,11 @@ def acquire(path: Path, on_wait: Callable[[], None] | None = None, attempt: Call
     Raises:
         StoreNotWritable: the lock file cannot be created.
     """
-    pause = FIRST_POLL_SECONDS
     while True:
         descriptor = _open(path)
         try:
-            while not attempt(descriptor):
-                if on_wait is not None:
-                    on_wait()
-                    on_wait = None
-                time.sleep(pause)
-                pause = min(2 * pause, LAST_POLL_SECONDS)
+            if _wait(descriptor, attempt, on_wait):
+                on_wait = None
             if _names(path, descriptor):
                 return descriptor
         except BaseException:
@@ -108,6 +103,25 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def directory(path: Path, attempt: Callable[[int], bool] = try_lock) -> Iterator[None]:
+    """Hold the lock of a directory for the length of a ``with`` block.
+
+    Args:
+        path: the directory.
+        attempt: :func:`try_lock`, or :func:`try_shared`.
+
+    Raises:
+        OSError: there is none, or it is something else.
+    """
+    descriptor = open_directory(path)
+    try:
+        _wait(descriptor, attempt)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def holders(path: Path) -> list[int]:
     """Ids of the processes that hold the lock of a lock file, as far as the kernel tells; sorted.
 
@@ -120,6 +134,19 @@ def holders(path: Path) -> list[int]:
         return []
     rows = [line.split() for line in lines]
     return sorted({int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)})
+
+
+def _wait(descriptor: int, attempt: Callable[[int], bool], on_wait: Callable[[], None] | None = None) -> bool:
+    """Take a lock, and say whether somebody else had it."""
+    if attempt(descriptor):
+        return False
+    if on_wait is not None:
+        on_wait()
+    pause = FIRST_POLL_SECONDS
+    while not attempt(descriptor):
+        time.sleep(pause)
+        pause = min(2 * pause, LAST_POLL_SECONDS)
+    return True
 
 
 def _open(path: Path) -> int:

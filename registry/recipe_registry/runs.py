@@ -96,8 +96,8 @@ class RunStore:
         directory = self.directory(record.id)
         home.create(self._home)
         durable.make_directory(directory)
-        self.index.mark(record.id)
-        durable.write_json(directory / RUN_FILE, record.to_json())
+        with self.index.change(record.id):
+            durable.write_json(directory / RUN_FILE, record.to_json())
         is_running = record.status == "running"
         # Whoever uses the index of this folder sees the mark; a run that begins does not wait for a library to load.
         self.index.record(at_once=not is_running)
@@ -195,8 +195,8 @@ class RunStore:
         directory = self._existing(run_id)
         with locks.exclusive(self._home / "notes.lock"):
             changed = notes.read(directory / NOTES_FILE).changed(add, remove, note)
-            self.index.mark(run_id)
-            durable.write_json(directory / NOTES_FILE, changed.to_json())
+            with self.index.change(run_id):
+                durable.write_json(directory / NOTES_FILE, changed.to_json())
         self.index.record()
         return changed
 
@@ -219,8 +219,7 @@ class RunStore:
             StoreNotWritable: the disk or a permission forbids it.
         """
         directory = self.directory(run_id)
-        with self._running.idle(run_id):
-            self.index.mark(run_id)
+        with self._running.idle(run_id), self.index.change(run_id):
             durable.make_directory(self._home / "tmp")
             # A leftover there is cleared with those of artifacts.
             aside = self._home / "tmp" / f"deleted-{run_id}-{os.urandom(4).hex()}"

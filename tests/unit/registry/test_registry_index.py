@@ -87,6 +87,11 @@ def pending(home: Path) -> list[str]:
     return [path.name for path in (home / "runs" / ".dirty").iterdir()]
 
 
+def mark(runs: RunStore, run: str) -> None:
+    with runs.index.change(run):
+        pass
+
+
 def listed(home: Path, url: str | None) -> list[tuple[str, str]]:
     """What a new process would see, id and status, newest first."""
     return [(row.id, row.status) for row in RunStore(home, index_url=url).find(RunQuery())]
@@ -187,7 +192,7 @@ def test_the_newest_are_found_beyond_those_that_are_kept_at_hand(runs: RunStore)
     assert runs.index.recent() == (ids[:5:-1], False)
     assert [run.id for run in runs.list()] == ids[::-1]
     runs.annotate(ids[0], note="old")
-    runs.index.mark(ids[1])
+    mark(runs, ids[1])
     assert runs.index.recent() == (ids[:5:-1], False)
     runs.delete(ids[-1])
     assert [run.id for run in runs.list(1)] == [ids[-2]]
@@ -202,9 +207,24 @@ def _json(run: RunRecord) -> str:
 
 def test_a_saved_run_that_the_index_missed(three: RunStore, home: Path, index_url: str | None) -> None:
     """A process died between its record and its row: only the mark says that something changed."""
-    three.index.mark(IDS[2])
-    (three.directory(IDS[2]) / "run.json").write_text(_json(record(IDS[2], "ppo", status="failed")))
+    with three.index.change(IDS[2]):
+        (three.directory(IDS[2]) / "run.json").write_text(_json(record(IDS[2], "ppo", status="failed")))
     assert three.list()[0].status == "failed"
+    assert listed(home, index_url)[0] == (IDS[2], "failed")
+    assert pending(home) == []
+
+
+def test_a_change_that_somebody_looks_into(three: RunStore, home: Path, index_url: str | None) -> None:
+    """The old state is read between the mark and the record, which must not count as having read the new one."""
+    seen = []
+
+    class Watched(RunRecord):
+        def to_json(self) -> dict[str, Any]:
+            seen.append(listed(home, index_url)[0])
+            return super().to_json()
+
+    three.save(Watched(IDS[2], "ppo", "failed", "2026-11-25T00:00:00+00:00", DIGEST))
+    assert seen == [(IDS[2], "running")]
     assert listed(home, index_url)[0] == (IDS[2], "failed")
     assert pending(home) == []
 
@@ -213,12 +233,12 @@ def test_a_later_mark_outlives_the_use_that_did_not_see_it(three: RunStore, home
     class Late(RunIndex):
         def _entries(self, ids: Any) -> Any:
             entries = list(super()._entries(ids))
-            three.index.mark(IDS[2])
-            (three.directory(IDS[2]) / "run.json").write_text(_json(record(IDS[2], status="failed")))
+            with three.index.change(IDS[2]):
+                (three.directory(IDS[2]) / "run.json").write_text(_json(record(IDS[2], status="failed")))
             return entries
 
     late = Late(home, three.index._url)
-    late.mark(IDS[2])
+    mark(three, IDS[2])
     assert late.select(RunQuery())[0].status == "running"
     assert len(pending(home)) == 1
     assert three.find(RunQuery())[0].status == "failed"
@@ -241,7 +261,7 @@ def test_files_that_are_no_runs(three: RunStore, home: Path) -> None:
     (home / "runs" / "backup" / "run.json").write_text(_json(record(IDS[0])))
     (home / "runs" / "20261126-000000-0000").write_text("a file")
     (home / "runs" / ".dirty" / "notes.txt").write_text("")
-    three.index.mark("20261126-000000-0000")
+    mark(three, "20261126-000000-0000")
     three.index.rebuild()
     assert found(three) == [run.name for run in three.list()] == ["ppo", "sft-b", "sft-a"]
     with pytest.raises(UnknownRun):
