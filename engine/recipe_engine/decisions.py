@@ -5,6 +5,7 @@ No decision looks at what is free, at rows, or at what ran before: a plan and ev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +18,41 @@ from recipe_engine.options import fields_of
 from recipe_engine.training.options import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from recipe_engine.contract import ModelOutline
     from recipe_engine.graph import Node
     from recipe_engine.lock import Hardware
     from recipe_engine.model import Recipe
 
+Decisions = Mapping[str, Mapping[str, Any]]
+NO_DECISIONS: Decisions = {}
+
 _AUTO = "auto"
 _COMPUTES_IN_BFLOAT16 = (8, 0)
 _RECOMPUTES = "gradient_checkpointing"
 
 
-def on_device(nodes: Iterable[Node], recipe: Recipe, hardware: Hardware) -> tuple[Node, ...]:
+def on_device(
+    nodes: Iterable[Node], recipe: Recipe, hardware: Hardware, recorded: Decisions = NO_DECISIONS
+) -> tuple[Node, ...]:
     """The nodes with what follows from the device alone: in what precision weights are held and products computed.
 
     Args:
         nodes: of the recipe.
         recipe: the recipe.
         hardware: what computes it; of several GPUs the oldest counts.
+        recorded: node -> what was decided of it in a run that is made again, whatever follows from this device.
     """
     quick, on_gpu = _half_precision(hardware), hardware.device == "cuda"
-    return tuple(_with(node, *_precisions(node, part_of(node, recipe), quick, on_gpu=on_gpu)) for node in nodes)
+
+    def decided(node: Node) -> Node:
+        options, found = _precisions(node, part_of(node, recipe), quick, on_gpu=on_gpu)
+        undecided = {*found, _RECOMPUTES} if is_undecided(node, recipe) else {*found}
+        then = {name: value for name, value in recorded.get(node.id, {}).items() if name in undecided}
+        return _with(node, options, found | then)
+
+    return tuple(decided(node) for node in nodes)
 
 
 def is_undecided(node: Node, recipe: Recipe) -> bool:
@@ -56,7 +70,7 @@ def on_model(node: Node, recipe: Recipe, device: str, outline: ModelOutline) -> 
         device: ``cpu`` or ``cuda``.
         outline: of its model, whose files are all here.
     """
-    if not is_undecided(node, recipe):
+    if not is_undecided(node, recipe) or _RECOMPUTES in node.decided:
         return node
     part = part_of(node, recipe)
     chosen = recomputes(part, outline, device_memory(part, device))
@@ -71,11 +85,12 @@ def told(node: Node, recipe: Recipe) -> dict[str, str]:
 
 
 def slow_precision(node: Node, hardware: Hardware) -> str:
-    """What there is to say of a precision in which a processor is slow; ``""`` where the node asks for none."""
+    """What there is to say of a precision in which a processor is slow; ``""`` where the recipe asks for none."""
     if hardware.device == "cuda" or _half_precision(hardware):
         return ""
     slow = {"load": {"dtype": "bfloat16", "compute_dtype": "bfloat16"}, "train": {"mixed_precision": "bf16"}}
-    asked = next((key for key, value in slow.get(node.stage, {}).items() if node.options.get(key) == value), None)
+    said = {key: value for key, value in node.options.items() if key not in node.decided}
+    asked = next((key for key, value in slow.get(node.stage, {}).items() if said.get(key) == value), None)
     if asked is None:
         return ""
     return f"this processor does not multiply in bfloat16, which takes several times as long: leave out {asked}"

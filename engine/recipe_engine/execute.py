@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
 from recipe_engine.curves import drawn
-from recipe_engine.decisions import on_device, slow_precision
+from recipe_engine.decisions import NO_DECISIONS, Decisions, on_device, slow_precision
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
 from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
@@ -59,11 +59,13 @@ class Asked:
         targets: node ids that are wanted, with all that they need; ``None`` for all.
         on_drift: what becomes of inputs that are not those of the recipe's lock, or where it has none.
         any_environment: take results that were made with other packages, on other hardware or in another image too.
+        decided: node -> what its options that say ``auto`` stand for; what follows from this machine where left out.
     """
 
     targets: frozenset[str] | None = None
     on_drift: OnDrift = "lock"
     any_environment: bool = False
+    decided: Decisions = field(default_factory=lambda: NO_DECISIONS)
 
 
 class RunFailed(Exception):
@@ -107,7 +109,7 @@ def run(
     lock = read_lock(lock_path(recipe))
     machine = hardware(recipe, lock.threads if lock else None)
     check_device(recipe, catalogue, machine.device)
-    nodes = on_device(nodes, recipe, machine)
+    nodes = on_device(nodes, recipe, machine, asked.decided)
     check_ready(recipe, catalogue, nodes)
     journal = Journal(registry, recipe, machine, nodes, emit, asked.targets)
     return Execution(recipe, catalogue, registry, journal, nodes, Terms(machine, lock, asked)).run()

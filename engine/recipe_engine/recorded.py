@@ -40,6 +40,10 @@ class Recorded:
         found = self.key_record(node)
         return found.components if found else None
 
+    def decided(self) -> dict[str, Mapping[str, Any]]:
+        """Node -> what those of its options that said ``auto`` stood for."""
+        return {name: node["facts"]["decided"] for name, node in self.nodes.items() if "decided" in node["facts"]}
+
     def made_by(self, node: str) -> str:
         """Id of the run that made the node's artifact, this one or an earlier; ``""`` where it is not known."""
         if self.nodes[node]["status"] == "ran":

@@ -84,7 +84,8 @@ class Replay:
             if node.pinned:
                 _give(self._recorded.artifact(node.id), scratch)
         try:
-            record = run(self._recipe, self._catalogue, scratch, emit, Asked(self._targets, "exact"))
+            asked = Asked(self._targets, "exact", decided=self._recorded.decided())
+            record = run(self._recipe, self._catalogue, scratch, emit, asked)
         except RunFailed as failed:
             raise _told(failed.cause, scratch.home) from None
         return Recorded(scratch, scratch.runs.load(record.id))  # as the record is spelled that it is held against
