@@ -82,12 +82,24 @@ def test_a_smaller_optimizer_makes_the_training_smaller(outline: ModelOutline) -
 
 
 def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
-    norms, feed_forward, attention = 2 * 4 * 32, 2 * 3 * 64, 2 * (32 + 2 * 16 + 4 * 5)
-    inputs, inner = 2 * (3 * 32 + 64), 2 * 4 * 7
+    norms, feed_forward, inputs, inner = 2 * 4 * 32, 2 * 3 * 64, 2 * (3 * 32 + 64), 2 * 4 * 7
+    # 100 tokens fill two blocks of 64: the first sees 64, the second 128.
+    attention = 2 * (32 + (128 * 2 * 16 + 4 * (64 * 64 + 64 * 128)) // 100)
     token = norms + feed_forward + attention + inputs + inner
-    assert parts.layer_activations(shapes, 10, 5, 2, LORA) == 10 * token
+    assert parts.layer_activations(shapes, 200, 100, 2, LORA) == 200 * token
     masks = (64 + 48 + 48 + 64 + 3 * 96) // 2
-    assert parts.layer_activations(shapes, 10, 5, 2, AdaptLora(rank=4, dropout=0.1)) == 10 * (token + masks)
+    assert parts.layer_activations(shapes, 200, 100, 2, AdaptLora(rank=4, dropout=0.1)) == 200 * (token + masks)
+
+
+def test_the_attention_of_a_layer_by_hand(shapes: Shapes) -> None:
+    """In float32 blocks are not filled up; what is known of a row's last one is that it has 64 tokens at most."""
+
+    def attention(longest: int) -> int:
+        without = parts.layer_activations(shapes, 1, 0, 4, LORA) - 4 * 32
+        return parts.layer_activations(shapes, 1, longest, 4, LORA) - without
+
+    assert attention(5) == 4 * (32 + 2 * 16 + 4 * 5)
+    assert attention(100) == 4 * (32 + 2 * 16 + 4 * (100 + 64) // 2)
 
 
 def test_a_training_keeps_what_was_counted(shapes: Shapes, tmp_path: Path) -> None:
@@ -129,10 +141,11 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
 
 def test_the_limits_are_those_of_the_training() -> None:
     """They are written down twice, as the training's modules import PyTorch and a plan must not."""
-    from recipe_engine.training import head, packed_attention, packed_weights
+    from recipe_engine.training import block_attention, head, packed_attention, packed_weights
 
     assert parts.LOGITS_AT_ONCE == head.LOGITS_AT_ONCE
     assert parts.LONGEST_IN_PRODUCTS == packed_attention.LONGEST_IN_PRODUCTS
+    assert parts.ATTENTION_BLOCK == block_attention.BLOCK
     assert parts.LARGEST_COPY == packed_weights.LARGEST_COPY
 
 

@@ -2,8 +2,8 @@
 
 The rows of a micro-batch lie end to end in one sequence of shape (1, total), in pieces where several begin alike. On a
 GPU, PyTorch's kernel for rows of various lengths attends within all of them in one call, where it can. Anywhere else
-each piece attends to itself and to what its row begins with: in plain products where it is short, which is faster on a
-CPU, and by PyTorch's fused attention where it is long.
+each piece attends to itself and to what its row begins with: in plain products where rows are short, which is faster
+on a CPU (:mod:`recipe_engine.training.block_attention`), and by PyTorch's fused attention where they are long.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone knows
+
+from recipe_engine.training.block_attention import BlockAttention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,11 +45,19 @@ class Segments:
         lengths: tokens of each row, or of each piece of one, in the order of the sequence.
         parents: for each piece the position of that with the tokens right before it; ``None`` where it begins a row.
             Left out, each piece is a row.
+
+    Attributes:
+        before: for each piece the tokens of its row that come before it.
+        longest: tokens of the longest row.
     """
 
     def __init__(self, lengths: Sequence[int], parents: Sequence[int | None] | None = None) -> None:
         self.lengths = list(lengths)
         self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
+        self.before: list[int] = []
+        for parent in self.parents:
+            self.before.append(0 if parent is None else self.before[parent] + self.lengths[parent])
+        self.longest = max(map(sum, zip(self.before, self.lengths, strict=True)), default=0)
         self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
         self._bounds: dict[torch.device, torch.Tensor] = {}
 
@@ -74,24 +84,33 @@ class Segments:
             found.append(part if parent is None else torch.cat([found[parent], part], dim=-2))
         return found
 
-    def mask(self, shape: tuple[int, int], groups: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """What is added to the scores of a piece: 0 where a token is seen, minus infinity elsewhere.
+    def lineage(self, piece: int) -> list[int]:
+        """Positions of the pieces of its row up to a piece, in the order of the row."""
+        parent = self.parents[piece]
+        return [*(self.lineage(parent) if parent is not None else ()), piece]
+
+    def mask(
+        self, shape: tuple[int, int], before: int, groups: int, window: int | None, like: torch.Tensor
+    ) -> torch.Tensor:
+        """What is added to the scores of some tokens: 0 where a token is seen, minus infinity elsewhere.
 
         Args:
-            shape: tokens of the piece, and of its row up to its end.
+            shape: tokens that look, and tokens that they look at.
+            before: of those looked at, how many come before the first that looks.
             groups: query heads that share a key head.
             window: tokens that are seen, the own included; ``None`` for all before.
             like: has the device and dtype of the result.
 
         Returns:
-            (groups * tokens of the piece, tokens of its row); made once for all layers.
+            (groups * tokens that look, tokens that they look at); made once for all layers.
         """
-        key = (shape, groups, window, like.dtype, like.device)
+        key = (shape, before, groups, window, like.dtype, like.device)
         if key not in self._masks:
-            before = shape[1] - shape[0]
             hidden = torch.ones(shape, dtype=torch.bool, device=like.device).triu(1 + before)
             if window is not None:
                 hidden |= torch.ones_like(hidden).tril(before - window)
+            # What only fills up a block may be too far behind to see any; of nothing there is no softmax.
+            hidden &= ~hidden.all(dim=1, keepdim=True)
             mask = torch.zeros(shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
             self._masks[key] = mask.repeat(groups, 1)
         return self._masks[key]
@@ -174,6 +193,9 @@ def attention_by_row(
     )
     if is_one_call(query, key, value, form):
         return one_call(query, key, value, form), None
+    if _is_by_blocks(query, form):
+        out: torch.Tensor = BlockAttention.apply(query, key, value, segments, form.scaling, form.window)
+        return out, None
     # Slices would cost a whole zero-filled sequence each in the backward pass.
     queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
     pieces = zip(queries, segments.joined(keys), segments.joined(values), strict=True)
@@ -195,11 +217,22 @@ def is_one_call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, for
     )
 
 
+def _is_by_blocks(query: torch.Tensor, form: Form) -> bool:
+    """Whether all rows are short, and the architecture asks for nothing but a softmax."""
+    return (
+        form.softcap is None
+        and not form.dropout
+        and not torch.is_autocast_enabled(query.device.type)
+        and _is_better_in_products(query)
+        and form.segments.longest <= LONGEST_IN_PRODUCTS
+    )
+
+
 def one_call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Form) -> torch.Tensor:
     """(1, total, heads, width): all rows at once, by PyTorch's kernel; arguments as of :func:`attention_by_row`."""
     from torch.nn.attention.varlen import varlen_attn
 
-    bounds, longest = form.segments.bounds(query.device), max(form.segments.lengths)
+    bounds, longest = form.segments.bounds(query.device), form.segments.longest
     # The kernel counts the tokens that are seen before the own, and none after it.
     before = form.window - 1 if form.window is not None and form.window < longest else -1
     dtype = _dtype_of_products(query)  # autocast does not know this kernel
@@ -226,7 +259,7 @@ def _piece(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, form: Fo
     if form.softcap is not None or (shape[1] <= LONGEST_IN_PRODUCTS and _is_better_in_products(query)):
         return _by_products(query, key, value, form, window)
     is_causal = window is None and shape[0] == shape[1]
-    mask = None if is_causal else form.segments.mask(shape, 1, window, query)
+    mask = None if is_causal else form.segments.mask(shape, shape[1] - shape[0], 1, window, query)
     out = F.scaled_dot_product_attention(
         query,
         key,
@@ -255,7 +288,7 @@ def _by_products(
 ) -> torch.Tensor:
     _, heads, length, width = query.shape
     key_heads = key.shape[1]
-    mask = form.segments.mask((length, key.shape[2]), heads // key_heads, window, query)
+    mask = form.segments.mask((length, key.shape[2]), key.shape[2] - length, heads // key_heads, window, query)
     # Query heads that share a key head are further rows of its product.
     queries, keys = query.reshape(key_heads, -1, width), key[0].transpose(1, 2)
     if form.softcap is None:

@@ -69,13 +69,13 @@ def test_packed_is_padded(family: str, rows: list[Row]) -> None:
 def test_masks_by_hand() -> None:
     segments = Segments([3])
     like = torch.zeros(1, dtype=torch.bfloat16)
-    whole, windowed = segments.mask((3, 3), 1, None, like), segments.mask((3, 3), 2, 2, like)
+    whole, windowed = segments.mask((3, 3), 0, 1, None, like), segments.mask((3, 3), 0, 2, 2, like)
     assert whole.isneginf().tolist() == [[False, True, True], [False, False, True], [False, False, False]]
     rows = [[False, True, True], [False, False, True], [True, False, False]]
     assert windowed.isneginf().tolist() == [*rows, *rows], "once for each query head that shares the key head"
     assert whole[0, 0] == 0
     assert whole.dtype == torch.bfloat16
-    assert segments.mask((3, 3), 1, None, like) is whole, "made once for all layers"
+    assert segments.mask((3, 3), 0, 1, None, like) is whole, "made once for all layers"
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])

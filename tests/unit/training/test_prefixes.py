@@ -86,7 +86,7 @@ def test_a_batch_by_hand() -> None:
 def test_a_mask_of_a_piece_by_hand() -> None:
     """Three tokens after two; within a window of two, the second of them sees nothing of the beginning."""
     segments, like = Segments([2, 3], [None, 0]), torch.zeros(1)
-    whole_row, windowed = segments.mask((3, 5), 1, None, like), segments.mask((3, 5), 1, 2, like)
+    whole_row, windowed = segments.mask((3, 5), 2, 1, None, like), segments.mask((3, 5), 2, 1, 2, like)
     assert whole_row.isfinite().int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert windowed.isfinite().int().tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
 
