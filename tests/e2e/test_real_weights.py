@@ -52,7 +52,6 @@ def test_a_second_run_takes_every_node_from_the_registry(finished: tuple[Path, d
 
     assert {node["status"] for node in again["nodes"]} == {"cached"}
     assert digests(again) == digests(first)
-    assert again["seconds"] < 3
 
 
 def test_another_registry_and_hash_seed_give_the_same_bytes(

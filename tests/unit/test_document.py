@@ -396,9 +396,9 @@ def test_both_syntaxes_nest_equally_deep() -> None:
 @pytest.mark.parametrize("size", [MAX_BYTES, 10 * MAX_BYTES])
 def test_hostile_nesting_is_refused_fast(opening: str, suffix: str, size: int) -> None:
     source = (opening * (size // len(opening))).encode()
-    start = time.perf_counter()
+    start = time.process_time()
     refusals(source, suffix)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_read_takes_the_syntax_from_the_suffix(tmp_path: Path) -> None:

@@ -315,10 +315,10 @@ def validate_bytes(source: bytes) -> Recipe:
 
 
 def test_megabytes_of_brackets_are_refused_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidRecipe):
         parse(b"[" * 10_000_000, "r.json", syntax="json")
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_recipe_keeps_its_file_folder_digests_and_overrides(tmp_path: Path) -> None:

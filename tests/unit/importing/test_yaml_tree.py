@@ -78,9 +78,9 @@ def test_a_chat_template_may_hold_what_a_template_holds(tmp_path: Path) -> None:
 def test_a_few_lines_that_stand_for_billions_are_refused_at_once(tmp_path: Path) -> None:
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert "its aliases stand for more than 10,000 values." in refusal(tmp_path, "\n".join(lines))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
