@@ -82,13 +82,19 @@ def test_a_smaller_optimizer_makes_the_training_smaller(outline: ModelOutline) -
 
 
 def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
-    norms, feed_forward, inputs, inner = 2 * 4 * 32, 2 * 3 * 64, 2 * (3 * 32 + 64), 2 * 4 * 7
+    norms, feed_forward, inputs, inner = 2 * 2 * 32, 2 * 3 * 64, 2 * (3 * 32 + 64), 2 * 4 * 7
     # 100 tokens fill two blocks of 64: the first sees 64, the second 128.
     attention = 2 * (32 + (128 * 2 * 16 + 4 * (64 * 64 + 64 * 128)) // 100)
     token = norms + feed_forward + attention + inputs + inner
     assert parts.layer_activations(shapes, 200, 100, 2, LORA) == 200 * token
     masks = (64 + 48 + 48 + 64 + 3 * 96) // 2
     assert parts.layer_activations(shapes, 200, 100, 2, AdaptLora(rank=4, dropout=0.1)) == 200 * (token + masks)
+
+
+def test_norms_that_keep_float32(shapes: Shapes) -> None:
+    wide, kept = replace(shapes, wide_norms=True), parts.layer_activations(shapes, 10, 5, 2, LORA)
+    assert parts.layer_activations(wide, 10, 5, 2, LORA) - kept == 10 * 2 * 2 * 32
+    assert parts.layer_activations(wide, 10, 5, 2, None) == parts.layer_activations(shapes, 10, 5, 2, None)
 
 
 def test_the_attention_of_a_layer_by_hand(shapes: Shapes) -> None:
@@ -117,6 +123,7 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
     from recipe_engine.training.adapter_products import adapter_products
     from recipe_engine.training.batches import collate_packed
     from recipe_engine.training.loss import packed_states
+    from recipe_engine.training.norms import frozen_norms
     from recipe_engine.training.packed_attention import packed_attention
     from recipe_engine.training.rows import Row
 
@@ -134,7 +141,7 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with packed_attention(model), adapter_products(model), hooks:
+    with packed_attention(model), adapter_products(model), frozen_norms(model), hooks:
         states = packed_states(model.get_base_model(), batch)  # noqa: F841 -- it holds the graph
         return sum(found.values())
 

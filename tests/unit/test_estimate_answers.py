@@ -224,6 +224,7 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
 
     from recipe_engine.methods.load_full import load_pretrained
     from recipe_engine.training.adapter_products import adapter_products
+    from recipe_engine.training.norms import frozen_norms
 
     model: Any = get_peft_model(
         load_pretrained(folder, "bfloat16", "cpu"), LoraConfig(r=4, target_modules="all-linear")
@@ -240,6 +241,7 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
     ids, mask = torch.arange(rows * length).view(rows, length) % 297, torch.ones(rows, length, dtype=torch.long)
     mask[0, :9] = 0
     backbone = model.get_base_model().base_model
-    with adapter_products(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with adapter_products(model), frozen_norms(model), hooks:
         states = backbone(input_ids=ids, attention_mask=mask, use_cache=False)  # noqa: F841 -- it holds the graph
         return sum(found.values())

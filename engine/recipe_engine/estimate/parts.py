@@ -108,7 +108,8 @@ def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adap
         size: bytes of a number in the products.
         adapters: what is trained; ``None`` for the weights themselves.
     """
-    kept = 2 * FLOAT32 * shapes.hidden  # what the two norms computed in float32
+    # What the two norms were given (recipe_engine.training.norms), or what they computed in float32.
+    kept = 2 * shapes.hidden * (FLOAT32 if adapters is None or shapes.wide_norms else size)
     kept += size * shapes.inner * (3 if shapes.gated else 2)
     if longest <= LONGEST_IN_PRODUCTS:  # queries, keys, values and the attention's weights
         whole = -(-longest // ATTENTION_BLOCK) * ATTENTION_BLOCK if size < FLOAT32 else longest

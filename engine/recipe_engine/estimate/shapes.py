@@ -27,6 +27,7 @@ class Shapes:
         keys: width of all key heads together; that of the values too.
         vocabulary: rows of the embedding.
         gated: whether the feed-forward layer has a gate, which is a third product.
+        wide_norms: whether norms that are not trained keep float32 too, as those of Gemma do.
         linear: name of each linear layer but the head -> its two widths.
         others: numbers of all other weights: embedding, head, norms, biases.
     """
@@ -38,6 +39,7 @@ class Shapes:
     keys: int
     vocabulary: int
     gated: bool
+    wide_norms: bool
     linear: Mapping[str, tuple[int, int]]
     others: int
 
@@ -80,6 +82,7 @@ def shapes_of(outline: ModelOutline) -> Shapes | None:
         keys=int((_first(config, ("num_key_value_heads",)) or heads) * width),
         vocabulary=int(found["vocabulary"]),
         gated=any(last(name) == "gate_proj" for name in linear),
+        wide_norms=str(config.get("model_type")).startswith("gemma"),
         linear=linear,
         others=total - sum(one * other for one, other in linear.values()),
     )

@@ -14,6 +14,7 @@ from recipe_engine.training import checkpoint
 from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import Plan, cut, plan_batches, plan_token_batches
 from recipe_engine.training.isolation import prove_isolation
+from recipe_engine.training.norms import frozen_norms
 from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.trainer import PARTS, PlannedTrainer, StopSafely
 from recipe_engine.training.watch import Watch, numbers
@@ -161,7 +162,8 @@ def _in_training(task: Task, *, recompute: bool) -> Iterator[None]:
     if recompute:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
-        with packed_attention(model) if task.layout == "packed" else nullcontext(), adapter_products(model):
+        attention = packed_attention(model) if task.layout == "packed" else nullcontext()
+        with attention, adapter_products(model), frozen_norms(model):
             yield
     finally:
         if recompute:

@@ -13,6 +13,7 @@ from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import plan_batches
 from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.layout import layout_of
+from recipe_engine.training.norms import frozen_norms
 from recipe_engine.training.ppo.advantages import (
     Moments,
     adapted_coefficient,
@@ -101,7 +102,8 @@ def train_ppo(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, sco
     ).micro_batches
     tokens = 0
     model = request.inputs.model
-    with adapter_products(model), open_writer(model, tokenizer, prompts, options, request.work) as writer:
+    writing = open_writer(model, tokenizer, prompts, options, request.work)
+    with adapter_products(model), frozen_norms(model), writing as writer:
         training = _Training(request, prompts, tokenizer, score, writer)
         first = training.resume()
         request.reporter.progress(first, len(plan), "steps")
