@@ -143,7 +143,7 @@ def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False, shared: boo
     """
     import torch
 
-    from recipe_engine.training.packed_attention import SEGMENTS, Segments
+    from recipe_engine.training.segments import SEGMENTS, Segments
 
     texts = [row.input_ids for row in rows]
     pieces = share_prefixes(texts, [_before_labels(row) for row in rows]) if shared and not all_tokens else whole(texts)

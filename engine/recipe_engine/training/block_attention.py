@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from recipe_engine.training.packed_attention import Segments
+    from recipe_engine.training.segments import Segments
 
 BLOCK = 64
 """Queries of a block."""

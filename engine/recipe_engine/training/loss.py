@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.training.batches import IGNORE, by_length, collate, collate_packed
 from recipe_engine.training.borrow import borrowed
-from recipe_engine.training.packed_attention import SEGMENTS, packed_attention
+from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.prefixes import shares_on
 from recipe_engine.training.readout import summed_loss
+from recipe_engine.training.segments import SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 
-from recipe_engine.training.packed_attention import SEGMENTS, Segments, attending, attention_by_row
+from recipe_engine.training.packed_attention import attending, attention_by_row
+from recipe_engine.training.segments import SEGMENTS, Segments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

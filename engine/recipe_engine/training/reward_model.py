@@ -14,9 +14,10 @@ from recipe_engine.training.batches import by_length, positions
 from recipe_engine.training.borrow import borrowed
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loss import on_device, packed_states
-from recipe_engine.training.packed_attention import SEGMENTS, Segments, packed_attention
+from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.prefixes import share_prefixes, shares_on, whole
 from recipe_engine.training.result import ResultWriter
+from recipe_engine.training.segments import SEGMENTS, Segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

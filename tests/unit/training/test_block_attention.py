@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recipe_engine.training import block_attention
 from recipe_engine.training.block_attention import BlockAttention
-from recipe_engine.training.packed_attention import Segments
+from recipe_engine.training.segments import Segments
 
 SCALING = 0.3
 SHAPES = [

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recipe_engine.training.packed_attention import SEGMENTS, Form, Segments, attention_by_row, is_one_call, one_call
+from recipe_engine.training.packed_attention import Form, attention_by_row, is_one_call, one_call
+from recipe_engine.training.segments import SEGMENTS, Segments
 
 LENGTHS = [3, 1, 9, 5]
 FORM = Form(segments=Segments(LENGTHS), scaling=0.25, dropout=0.0, window=None, softcap=None)

@@ -18,8 +18,9 @@ from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.layout import PACKED_FAMILIES, layout_of
 from recipe_engine.training.loss import label_loss, packed_states
 from recipe_engine.training.options import TrainSft
-from recipe_engine.training.packed_attention import Segments, packed_attention
+from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.rows import Row, read_rows
+from recipe_engine.training.segments import Segments
 
 PAD = 297
 

@@ -15,9 +15,10 @@ from tests.unit.training.test_packing import FAMILIES, assert_near, loss_and_gra
 
 from recipe_engine.training.batches import IGNORE, collate_packed
 from recipe_engine.training.loss import mean_loss
-from recipe_engine.training.packed_attention import SEGMENTS, Segments, packed_attention
+from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.prefixes import SHORTEST, Piece, share_prefixes, shares_on, whole
 from recipe_engine.training.rows import Row
+from recipe_engine.training.segments import SEGMENTS, Segments
 
 SYSTEM, ASKED = tuple(range(100, 100 + SHORTEST)), tuple(range(200, 200 + SHORTEST))
 
