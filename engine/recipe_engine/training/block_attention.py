@@ -54,15 +54,17 @@ class BlockAttention(torch.autograd.Function):
         pieces = _Pieces(segments, query.shape[1] // key.shape[1], window, whole=query.dtype == torch.bfloat16)
         results = pieces.split(out[0].transpose(0, 1))
         queries, keys, values = pieces.own(query[0]), pieces.rows(key[0]), pieces.rows(value[0])
-        shares = []
+        shares, learns = [], any(ctx.needs_input_grad)
         for piece, row in enumerate(keys):
             for own, seen in pieces.blocks(piece):
                 asked, there = pieces.folded(queries[piece][:, own]), row[:, seen]
                 mask = pieces.mask(piece, own, seen, query)
                 scores = torch.baddbmm(mask, asked, there.transpose(1, 2), alpha=scaling)
-                shares.append(torch.softmax(scores, dim=-1))
-                pieces.multiply(results[piece][:, own], shares[-1], values[piece][:, seen])
-        if any(ctx.needs_input_grad):
+                chances = torch.softmax(scores, dim=-1)
+                pieces.multiply(results[piece][:, own], chances, values[piece][:, seen])
+                if learns:
+                    shares.append(chances)
+        if learns:
             ctx.save_for_backward(query, *keys, *values, *shares)
         ctx.pieces, ctx.scaling = pieces, scaling
         return out
