@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from recipe_engine.model import Recipe
 
 Decisions = Mapping[str, Mapping[str, Any]]
-NO_DECISIONS: Decisions = {}
 
 _AUTO = "auto"
 _COMPUTES_IN_BFLOAT16 = (8, 0)
@@ -34,7 +33,7 @@ _RECOMPUTES = "gradient_checkpointing"
 
 
 def on_device(
-    nodes: Iterable[Node], recipe: Recipe, hardware: Hardware, recorded: Decisions = NO_DECISIONS
+    nodes: Iterable[Node], recipe: Recipe, hardware: Hardware, recorded: Decisions | None = None
 ) -> tuple[Node, ...]:
     """The nodes with what follows from the device alone: in what precision weights are held and products computed.
 
@@ -49,7 +48,7 @@ def on_device(
     def decided(node: Node) -> Node:
         options, found = _precisions(node, part_of(node, recipe), quick, on_gpu=on_gpu)
         undecided = {*found, _RECOMPUTES} if is_undecided(node, recipe) else {*found}
-        then = {name: value for name, value in recorded.get(node.id, {}).items() if name in undecided}
+        then = {name: value for name, value in (recorded or {}).get(node.id, {}).items() if name in undecided}
         return _with(node, options, found | then)
 
     return tuple(decided(node) for node in nodes)

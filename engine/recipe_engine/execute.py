@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from recipe_engine import errors
 from recipe_engine.contract import NodeInfo
 from recipe_engine.curves import drawn
-from recipe_engine.decisions import NO_DECISIONS, Decisions, on_device, slow_precision
+from recipe_engine.decisions import Decisions, on_device, slow_precision
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
 from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
@@ -65,7 +65,7 @@ class Asked:
     targets: frozenset[str] | None = None
     on_drift: OnDrift = "lock"
     any_environment: bool = False
-    decided: Decisions = field(default_factory=lambda: NO_DECISIONS)
+    decided: Decisions = field(default_factory=dict)
 
 
 class RunFailed(Exception):
