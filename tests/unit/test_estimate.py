@@ -83,8 +83,8 @@ def test_a_smaller_optimizer_makes_the_training_smaller(outline: ModelOutline) -
 
 def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
     norms, feed_forward, inputs, inner = 2 * 2 * 32, 2 * 3 * 64, 2 * (3 * 32 + 64), 2 * 4 * 7
-    # 100 tokens fill two blocks of 64: the first sees 64, the second 128.
-    attention = 2 * (32 + (128 * 2 * 16 + 4 * (64 * 64 + 64 * 128)) // 100)
+    # 100 tokens fill four blocks of 32, which see 32, 64, 96 and 128.
+    attention = 2 * (32 + 2 * 16 + 4 * 32 * (32 + 64 + 96 + 128) // 100)
     token = norms + feed_forward + attention + inputs + inner
     assert parts.layer_activations(shapes, 200, 100, 2, LORA) == 200 * token
     masks = (64 + 48 + 48 + 64 + 3 * 96) // 2
@@ -98,14 +98,12 @@ def test_norms_that_keep_float32(shapes: Shapes) -> None:
 
 
 def test_the_attention_of_a_layer_by_hand(shapes: Shapes) -> None:
-    """In float32 blocks are not filled up; what is known of a row's last one is that it has 64 tokens at most."""
-
     def attention(longest: int) -> int:
-        without = parts.layer_activations(shapes, 1, 0, 4, LORA) - 4 * 32
+        without = parts.layer_activations(shapes, 1, 0, 4, LORA) - 4 * (32 + 2 * 16)
         return parts.layer_activations(shapes, 1, longest, 4, LORA) - without
 
-    assert attention(5) == 4 * (32 + 2 * 16 + 4 * 5)
-    assert attention(100) == 4 * (32 + 2 * 16 + 4 * (100 + 64) // 2)
+    assert attention(5) == 4 * (32 + 2 * 16 + 4 * 32 * 32 // 5)
+    assert attention(300) == 4 * (32 + 2 * 16 + 4 * 128 * (128 + 256 + 384) // 300)
 
 
 def test_a_training_keeps_what_was_counted(shapes: Shapes, tmp_path: Path) -> None:
@@ -152,7 +150,7 @@ def test_the_limits_are_those_of_the_training() -> None:
 
     assert parts.LOGITS_AT_ONCE == head.LOGITS_AT_ONCE
     assert parts.LONGEST_IN_PRODUCTS == packed_attention.LONGEST_IN_PRODUCTS
-    assert parts.ATTENTION_BLOCK == block_attention.BLOCK
+    assert all(parts.attention_block(tokens) == block_attention.block_of(tokens) for tokens in range(513))
     assert parts.LARGEST_COPY == packed_weights.LARGEST_COPY
 
 

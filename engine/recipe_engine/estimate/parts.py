@@ -27,9 +27,8 @@ _OPTIMIZER_BLOCK, _SMALL_FROM, _PAGED_FROM = 256, 4096, 100_000
 # Largest chunk of logits (recipe_engine.training.head), and what is there of each: itself in float32, its softmax and
 # their gradient.
 LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
-# Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention), those of a block of
-# queries with what they see (recipe_engine.training.block_attention).
-LONGEST_IN_PRODUCTS, ATTENTION_BLOCK = 512, 64
+# Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
+LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
 _TRAINER = 80 << 20
@@ -111,13 +110,20 @@ def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adap
     # What the two norms were given (recipe_engine.training.norms), or what they computed in float32.
     kept = 2 * shapes.hidden * (FLOAT32 if adapters is None or shapes.wide_norms else size)
     kept += size * shapes.inner * (3 if shapes.gated else 2)
-    if longest <= LONGEST_IN_PRODUCTS:  # queries, keys, values and the attention's weights
-        whole = -(-longest // ATTENTION_BLOCK) * ATTENTION_BLOCK if size < FLOAT32 else longest
-        row = whole * (2 * shapes.keys + shapes.heads * min(whole, (whole + ATTENTION_BLOCK) // 2))
-        kept += size * (shapes.hidden + row // max(1, longest))
+    if longest <= LONGEST_IN_PRODUCTS:  # queries, keys, values, and the weights of each block with those before it
+        block = attention_block(longest)
+        whole = -(-longest // block) * block
+        kept += size * (
+            shapes.hidden + 2 * shapes.keys + shapes.heads * whole * (whole + block) // 2 // max(1, longest)
+        )
     else:  # the fused kernel keeps keys and values once for each query head, and its result
         kept += size * 4 * shapes.hidden + FLOAT32 * shapes.heads
     return tokens * (kept + (_inputs(shapes, size) if adapters is None else _adapter_inputs(shapes, size, adapters)))
+
+
+def attention_block(tokens: int) -> int:
+    """Queries of a block of a row's attention (recipe_engine.training.block_attention)."""
+    return max(32, 1 << (-(-tokens // 4) - 1).bit_length())
 
 
 def head_activations(shapes: Shapes, labels: int) -> int:

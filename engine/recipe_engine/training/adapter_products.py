@@ -111,8 +111,8 @@ class LoraLinear(torch.autograd.Function):
         """
         result: torch.Tensor = base(x)
         ctx.base = base
-        inner = _inner(ctx, x, first, second, scaling, dropout, x.dtype)
-        result.view(-1, result.shape[-1]).addmm_(inner, second.to(x.dtype).T, alpha=ctx.scale)
+        inner, factor = _inner(ctx, x, first, second, scaling, dropout, x.dtype)
+        result.view(-1, result.shape[-1]).addmm_(inner, factor.T)
         return result
 
     @staticmethod
@@ -138,9 +138,9 @@ class LoraProduct(torch.autograd.Function):
         dropout: float,
     ) -> torch.Tensor:
         """The sum, (…, out): y is ``result``, (…, out); all others as for :class:`LoraLinear`, x in any dtype."""
-        inner = _inner(ctx, x, first, second, scaling, dropout, result.dtype)
+        inner, factor = _inner(ctx, x, first, second, scaling, dropout, result.dtype)
         flat = result.reshape(-1, result.shape[-1])
-        return torch.addmm(flat, inner, second.to(result.dtype).T, alpha=ctx.scale).view(result.shape)
+        return torch.addmm(flat, inner, factor.T).view(result.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
@@ -157,14 +157,21 @@ def _inner(  # noqa: PLR0913, PLR0917 -- what a forward pass is given
     scaling: float,
     dropout: float,
     dtype: torch.dtype,
-) -> torch.Tensor:
-    """dropout(x) A^T, (tokens, rank), in a dtype; what :func:`_gradients` needs is kept."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inner result s dropout(x) A^T, (tokens, rank), and B, in a dtype; what :func:`_gradients` needs is kept."""
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
     dropped = _dropped(rows, dropout) if dropout else None
-    inner = _without(rows, dropped) @ first.to(dtype).T
-    ctx.save_for_backward(x, dropped, inner, first, second)
+    factors = first.to(dtype), second.to(dtype)
     ctx.scale = scaling / (1.0 - dropout)
-    return inner
+    inner = _scaled(_without(rows, dropped), factors[0].T, ctx.scale)
+    ctx.save_for_backward(x, dropped, inner, *factors)
+    ctx.master = first.dtype
+    return inner, factors[1]
+
+
+def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """The product of two matrices, scaled before it is rounded."""
+    return left.new_empty(left.shape[0], right.shape[1]).addmm_(left, right, beta=0, alpha=scale)
 
 
 def _gradients(
@@ -180,16 +187,16 @@ def _gradients(
     """
     x, dropped, inner, first, second = ctx.saved_tensors
     rows = gradient.reshape(-1, gradient.shape[-1])
-    of_inner = rows @ second.to(rows.dtype)
+    of_inner = _scaled(rows, second, ctx.scale)
     of_x = of_first = of_second = None
     if wanted[0]:
-        of_x = _leave_out((of_inner * ctx.scale) @ first.to(rows.dtype), dropped)
+        of_x = _leave_out(of_inner @ first, dropped)
         of_x = (of_x if weight is None else of_x.addmm_(rows, weight)).view(x.shape).to(x.dtype)
     if wanted[1]:
         kept = _without(x.reshape(-1, x.shape[-1]).to(rows.dtype), dropped)
-        of_first = (of_inner.T @ kept).to(first.dtype) * ctx.scale
+        of_first = (of_inner.T @ kept).to(ctx.master)
     if wanted[2]:
-        of_second = (rows.T @ inner).to(second.dtype) * ctx.scale
+        of_second = (inner.T @ rows).T.to(ctx.master, memory_format=torch.contiguous_format)
     return of_x, of_first, of_second
 
 

@@ -1,7 +1,7 @@
 """Attention within each piece of packed rows, in plain products of a block of queries with the keys that they see.
 
-What lies above the diagonal or before a window is computed within a block alone. Results and gradients are written
-where they belong: autograd would fill a tensor of the whole sequence with zeros for each slice of it.
+What lies above the diagonal or before a window is computed within a block alone. Blocks that see as much lie side by
+side, so that one product takes all of them: short rows are many, and a call costs as much as their product.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone knows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from recipe_engine.training.segments import Segments
 
-BLOCK = 64
-"""Queries of a block."""
+SMALLEST, BLOCKS = 32, 4
+"""Queries of the smallest block, and blocks of a row: its blocks are as large as it takes, in powers of two.
+
+Keys lie there once for each block that sees them, so there are few. What a block lacks is filled up with zeros: for
+each shape of a product in 16 bits, oneDNN makes a program, which takes a millisecond to make and a megabyte to keep."""
 # What autograd itself calls for a softmax: P (dP - sum of P dP), in one pass.
 _softmax_gradient = torch.ops.aten._softmax_backward_data  # noqa: SLF001 -- it has no other name
 
@@ -50,138 +53,160 @@ class BlockAttention(torch.autograd.Function):
         Returns:
             (1, total, heads, width of a value).
         """
-        out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-        pieces = _Pieces(segments, query.shape[1] // key.shape[1], window, whole=query.dtype == torch.bfloat16)
-        results = pieces.split(out[0].transpose(0, 1))
-        queries, keys, values = pieces.own(query[0]), pieces.rows(key[0]), pieces.rows(value[0])
+        layout = Layout.of(segments, query.shape[1], key.shape[1], window, query.device)
+        asked, there, values = layout.queries(query), layout.keys(key), layout.keys(value)
+        results = asked.new_empty(len(asked), value.shape[3])
         shares, learns = [], any(ctx.needs_input_grad)
-        for piece, row in enumerate(keys):
-            for own, seen in pieces.blocks(piece):
-                asked, there = pieces.folded(queries[piece][:, own]), row[:, seen]
-                mask = pieces.mask(piece, own, seen, query)
-                scores = torch.baddbmm(mask, asked, there.transpose(1, 2), alpha=scaling)
-                chances = torch.softmax(scores, dim=-1)
-                pieces.multiply(results[piece][:, own], chances, values[piece][:, seen])
-                if learns:
-                    shares.append(chances)
+        for group in layout.groups:
+            mask = segments.mask((group.asks, group.sees), group.before, layout.shared, window, query)
+            scores = torch.baddbmm(mask, group.queries(asked), group.keys(there).mT, alpha=scaling)
+            chances = torch.softmax(scores, dim=-1)
+            torch.bmm(chances, group.keys(values), out=group.queries(results))
+            if learns:
+                shares.append(chances)
         if learns:
-            ctx.save_for_backward(query, *keys, *values, *shares)
-        ctx.pieces, ctx.scaling = pieces, scaling
-        return out
+            ctx.save_for_backward(query, key, value, *shares)
+        ctx.layout, ctx.scaling = layout, scaling
+        return layout.tokens(results)[None]
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Of Q, K and V: s dS K, s dS^T Q and P^T dO, with P the softmax and dS the gradient of what it is taken of."""
-        pieces, scaling = ctx.pieces, ctx.scaling
-        query, *kept = ctx.saved_tensors
-        count = len(pieces.segments.lengths)
-        keys, values, shares = kept[:count], kept[count : 2 * count], iter(kept[2 * count :])
-        of_query, of_key, of_value = torch.empty_like(query), pieces.gradient(keys[0]), pieces.gradient(values[0])
-        of_queries, of_keys, of_values = (pieces.split(part[0]) for part in (of_query, of_key, of_value))
-        queries, gradients = pieces.own(query[0]), pieces.own(gradient[0].transpose(0, 1))
-        for piece, (row, row_values) in enumerate(zip(keys, values, strict=True)):
-            of_row, of_row_values = pieces.sums(of_keys, piece, row), pieces.sums(of_values, piece, row_values)
-            for own, seen in pieces.blocks(piece):
-                chances = next(shares)
-                asked, wanted = (pieces.folded(part[piece][:, own]) for part in (queries, gradients))
-                of_chances = torch.bmm(wanted, row_values[:, seen].transpose(1, 2))
-                of_scores = _softmax_gradient(of_chances, chances, -1, chances.dtype)
-                of_row[:, seen].baddbmm_(of_scores.transpose(1, 2), asked, alpha=scaling)
-                of_row_values[:, seen].baddbmm_(chances.transpose(1, 2), wanted)
-                pieces.multiply(of_queries[piece][:, own], of_scores, row[:, seen], scaling)
-            pieces.spread(of_keys, piece, of_row)
-            pieces.spread(of_values, piece, of_row_values)
-        return of_query, of_key, of_value, None, None, None
+        layout, scaling = ctx.layout, ctx.scaling
+        query, key, value, *shares = ctx.saved_tensors
+        asked, there, values = layout.queries(query), layout.keys(key), layout.keys(value)
+        wanted = layout.queries(gradient.transpose(1, 2))
+        of_asked, of_there, of_values = (torch.empty_like(part) for part in (asked, there, values))
+        for group, chances in zip(layout.groups, shares, strict=True):
+            of_chances = torch.bmm(group.queries(wanted), group.keys(values).mT)
+            of_scores = _softmax_gradient(of_chances, chances, -1, chances.dtype)
+            torch.bmm(chances.mT, group.queries(wanted), out=group.keys(of_values))
+            group.queries(of_asked).baddbmm_(of_scores, group.keys(there), beta=0, alpha=scaling)
+            group.keys(of_there).baddbmm_(of_scores.mT, group.queries(asked), beta=0, alpha=scaling)
+        of_query = layout.tokens(of_asked).transpose(0, 1)[None]
+        return of_query, layout.sums(of_there), layout.sums(of_values), None, None, None
 
 
 @dataclass(frozen=True, slots=True)
-class _Pieces:
-    """The pieces of a packed sequence, and how their heads are multiplied.
+class _Group:
+    """Blocks of as many queries that see as many keys, of which as many come before their first query.
 
     Attributes:
-        segments: where they lie.
-        groups: query heads that share a key head.
-        window: of :class:`BlockAttention`.
-        whole: fill blocks up with zeros. In 16 bits oneDNN multiplies, which makes a program for each shape, so there
-            must be few of them: each takes a millisecond to make and a megabyte to keep.
+        products: blocks times key heads.
+        asks: queries of each block.
+        sees: keys of each block.
+        before: of these, those before its first query.
+        rows: of the layout's queries, and of its keys.
     """
 
-    segments: Segments
-    groups: int
-    window: int | None
-    whole: bool
+    products: int
+    asks: int
+    sees: int
+    before: int
+    rows: tuple[slice, slice]
 
-    def split(self, part: torch.Tensor) -> Sequence[torch.Tensor]:
-        """(heads, total, width) to one for each piece, which looks into the given one."""
-        found: Sequence[torch.Tensor] = part.split(self.segments.lengths, dim=1)
-        return found
+    def queries(self, part: torch.Tensor) -> torch.Tensor:
+        """(all rows of queries, width) to those of this group: (products, queries of a product, width)."""
+        return part[self.rows[0]].view(self.products, -1, part.shape[1])
 
-    def own(self, part: torch.Tensor) -> list[torch.Tensor]:
-        """The same in whole blocks."""
-        return [self._filled(piece) for piece in self.split(part)]
+    def keys(self, part: torch.Tensor) -> torch.Tensor:
+        """(all rows of keys, width) to those of this group: (products, keys of a block, width)."""
+        return part[self.rows[1]].view(self.products, self.sees, part.shape[1])
 
-    def rows(self, part: torch.Tensor) -> list[torch.Tensor]:
-        """For each piece its row up to its end, in whole blocks."""
-        joined = self.segments.joined(self.split(part))
-        return [self._filled(row) for row in joined]
 
-    def blocks(self, piece: int) -> Iterator[tuple[slice, slice]]:
-        """Tokens of each block of a piece, and which tokens of its row they see."""
-        length, before = self.segments.lengths[piece], self.segments.before[piece]
-        for start in range(0, length, BLOCK):
-            stop = min(start + BLOCK, length)
-            first = 0 if self.window is None else max(0, before + start + 1 - self.window)
-            first -= first % BLOCK if self.whole else 0
-            yield slice(start, self._rounded(stop)), slice(first, self._rounded(before + stop))
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the heads of tokens lie in the products of blocks. The token after the last stands for what is missing.
 
-    def mask(self, piece: int, own: slice, seen: slice, like: torch.Tensor) -> torch.Tensor:
-        """What is added to the scores of a block."""
-        shape, before = (own.stop - own.start, seen.stop - seen.start), self.segments.before[piece] + own.start
-        return self.segments.mask(shape, before - seen.start, self.groups, self.window, like)
+    Attributes:
+        groups: of blocks.
+        heads: of queries.
+        shared: query heads that share a key head; they are further rows of its product.
+        asked: which row of (tokens + 1) * heads is which of the blocks' queries.
+        there: which row of (tokens + 1) * key heads is which of the blocks' keys.
+        places: where the queries' heads, token by token, are among the blocks' queries.
+    """
 
-    def folded(self, part: torch.Tensor) -> torch.Tensor:
-        """(heads, tokens, width) to (key heads, groups * tokens, width): further rows of the key head's product."""
-        return part if self.groups == 1 else part.reshape(-1, self.groups * part.shape[1], part.shape[2])
+    groups: tuple[_Group, ...]
+    heads: int
+    shared: int
+    asked: torch.Tensor
+    there: torch.Tensor
+    places: torch.Tensor
 
-    def multiply(self, into: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scaling: float = 1.0) -> None:
-        """Write s (left right), whose rows are folded, to (heads, tokens, width), without what fills up the block."""
-        if self.groups == 1 and left.shape[1] == into.shape[1]:
-            into.baddbmm_(left, right, beta=0, alpha=scaling)
-            return
-        product = torch.bmm(left, right).view(into.shape[0], -1, into.shape[2])
-        torch.mul(product[:, : into.shape[1]], scaling, out=into)
+    @classmethod
+    def of(cls, segments: Segments, heads: int, key_heads: int, window: int | None, device: torch.device) -> Layout:
+        """That of some rows; made once for all layers."""
+        return segments.once(
+            (cls, heads, key_heads, window, device), lambda: _layout(segments, heads, key_heads, window, device)
+        )
 
-    def gradient(self, like: torch.Tensor) -> torch.Tensor:
-        """(1, heads, total, width) of zeros, a token's heads side by side.
+    def queries(self, part: torch.Tensor) -> torch.Tensor:
+        """(1, heads, total, width) to (all rows of queries, width)."""
+        return _rows(part).index_select(0, self.asked)
 
-        Args:
-            like: (heads, tokens, width).
-        """
-        heads, _, width = like.shape
-        return like.new_zeros(1, sum(self.segments.lengths), heads, width).transpose(1, 2)
+    def keys(self, part: torch.Tensor) -> torch.Tensor:
+        """(1, key heads, total, width) to (all rows of keys, width)."""
+        return _rows(part).index_select(0, self.there)
 
-    def sums(self, parts: Sequence[torch.Tensor], piece: int, row: torch.Tensor) -> torch.Tensor:
-        """Where the gradient of a piece's row is added up: in place where the row is the piece.
+    def tokens(self, part: torch.Tensor) -> torch.Tensor:
+        """(all rows of queries, width) to (total, heads, width)."""
+        return part.index_select(0, self.places).view(-1, self.heads, part.shape[1])
 
-        Args:
-            parts: of the whole gradient, for each piece.
-            piece: which.
-            row: as :meth:`rows` gives it.
-        """
-        return parts[piece] if parts[piece].shape == row.shape else torch.zeros_like(row)
+    def sums(self, part: torch.Tensor) -> torch.Tensor:
+        """(all rows of keys, width) to (1, key heads, total, width): the sums over the blocks that see a token."""
+        heads, width = self.heads // self.shared, part.shape[1]
+        found = part.new_zeros(len(self.places) // self.heads + 1, heads, width)
+        found.view(-1, width).index_add_(0, self.there, part)
+        return found[:-1].transpose(0, 1)[None]
 
-    def spread(self, parts: Sequence[torch.Tensor], piece: int, sums: torch.Tensor) -> None:
-        """Add what :meth:`sums` gave to all pieces of the row."""
-        if sums is parts[piece]:
-            return
-        for place in self.segments.lineage(piece):
-            start, length = self.segments.before[place], self.segments.lengths[place]
-            parts[place].add_(sums[:, start : start + length])
 
-    def _filled(self, part: torch.Tensor) -> torch.Tensor:
-        missing = self._rounded(part.shape[1]) - part.shape[1]
-        return F.pad(part, (0, 0, 0, missing)) if missing else part
+def _rows(part: torch.Tensor) -> torch.Tensor:
+    """(1, heads, total, width) to ((total + 1) * heads, width), zeros for a token after the last."""
+    _, heads, _, width = part.shape
+    return torch.cat([part[0].transpose(0, 1), part.new_zeros(1, heads, width)]).view(-1, width)
 
-    def _rounded(self, tokens: int) -> int:
-        return -(-tokens // BLOCK) * BLOCK if self.whole else tokens
+
+def _layout(segments: Segments, heads: int, key_heads: int, window: int | None, device: torch.device) -> Layout:
+    alike: dict[tuple[int, int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for own, seen, before in _blocks(segments, window):
+        alike.setdefault((len(own), len(seen), before), []).append((own, seen))
+    asked, there, groups, ends = [], [], [], (0, 0)
+    for (asks, sees, before), blocks in alike.items():
+        asked.append(_by_head([own for own, _ in blocks], heads))
+        there.append(_by_head([seen for _, seen in blocks], key_heads))
+        starts, ends = ends, (ends[0] + len(asked[-1]), ends[1] + len(there[-1]))
+        rows = slice(starts[0], ends[0]), slice(starts[1], ends[1])
+        groups.append(_Group(len(blocks) * key_heads, asks, sees, before, rows))
+    queries, tokens = torch.cat(asked), sum(segments.lengths)
+    places = torch.empty((tokens + 1) * heads, dtype=torch.int64)
+    places[queries] = torch.arange(len(queries))
+    indices = (part.to(device) for part in (queries, torch.cat(there), places[: tokens * heads]))
+    return Layout(tuple(groups), heads, heads // key_heads, *indices)
+
+
+def _blocks(segments: Segments, window: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Of each block its tokens, those that it sees, and how many of these come before its first."""
+    tokens = torch.arange(sum(segments.lengths))
+    pieces = tokens[:, None].split(segments.lengths)
+    for piece, row, before in zip(pieces, segments.joined(pieces), segments.before, strict=True):
+        block = block_of(len(row))
+        for start in range(0, len(piece), block):
+            stop = before + min(start + block, len(piece))
+            first = 0 if window is None else max(0, before + start + 1 - window) // block * block
+            own, seen = piece[start : start + block, 0], row[first:stop, 0]
+            yield (
+                *(F.pad(part, (0, -len(part) % block), value=len(tokens)) for part in (own, seen)),
+                before + start - first,
+            )
+
+
+def block_of(tokens: int) -> int:
+    """Queries of a block of a row."""
+    return max(SMALLEST, 1 << (-(-tokens // BLOCKS) - 1).bit_length())
+
+
+def _by_head(tokens: list[torch.Tensor], heads: int) -> torch.Tensor:
+    """Blocks of tokens to the rows of their heads: block by block, head by head, token by token."""
+    return (torch.stack(tokens)[:, None] * heads + torch.arange(heads)[:, None]).flatten()

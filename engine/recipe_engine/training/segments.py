@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from recipe_engine.training.prefixes import Piece
 
+T = TypeVar("T")
 SEGMENTS = "segments"
 """The keyword by which a batch brings its :class:`Segments`, through the model, to every layer's attention."""
 
@@ -36,15 +37,24 @@ class Segments:
         for parent in self.parents:
             self.before.append(0 if parent is None else self.before[parent] + self.lengths[parent])
         self.longest = max(map(sum, zip(self.before, self.lengths, strict=True)), default=0)
-        self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._bounds: dict[torch.device, torch.Tensor] = {}
+        self._made: dict[Any, Any] = {}
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What follows from the rows, made when the first layer asks for it.
+
+        Args:
+            key: what is made, and what it is made for.
+            make: makes it.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
     def bounds(self, device: torch.device) -> torch.Tensor:
-        """Where rows begin and the last ends: (rows + 1) in int32; made once for all layers."""
-        if device not in self._bounds:
-            ends = [0, *itertools.accumulate(self.lengths)]
-            self._bounds[device] = torch.tensor(ends, dtype=torch.int32, device=device)
-        return self._bounds[device]
+        """Where rows begin and the last ends: (rows + 1) in int32."""
+        ends = [0, *itertools.accumulate(self.lengths)]
+        return self.once(("bounds", device), lambda: torch.tensor(ends, dtype=torch.int32, device=device))
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> Segments:
@@ -83,12 +93,14 @@ class Segments:
             (groups * tokens that look, tokens that they look at); made once for all layers.
         """
         key = (shape, before, groups, window, like.dtype, like.device)
-        if key not in self._masks:
-            hidden = torch.ones(shape, dtype=torch.bool, device=like.device).triu(1 + before)
-            if window is not None:
-                hidden |= torch.ones_like(hidden).tril(before - window)
-            # What only fills up a block may be too far behind to see any; of nothing there is no softmax.
-            hidden &= ~hidden.all(dim=1, keepdim=True)
-            mask = torch.zeros(shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
-            self._masks[key] = mask.repeat(groups, 1)
-        return self._masks[key]
+        return self.once(key, lambda: _mask(shape, before, groups, window, like))
+
+
+def _mask(shape: tuple[int, int], before: int, groups: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+    hidden = torch.ones(shape, dtype=torch.bool, device=like.device).triu(1 + before)
+    if window is not None:
+        hidden |= torch.ones_like(hidden).tril(before - window)
+    # What only fills up a block may be too far behind to see any; of nothing there is no softmax.
+    hidden &= ~hidden.all(dim=1, keepdim=True)
+    mask = torch.zeros(shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+    return mask.repeat(groups, 1)

@@ -52,7 +52,7 @@ def by_definition(given: list[torch.Tensor], segments: Segments, window: int | N
 def test_values_and_gradients(
     lengths: list[int], parents: list[int | None] | None, key_heads: int, window: int | None, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(block_attention, "BLOCK", 4)
+    monkeypatch.setattr(block_attention, "SMALLEST", 4)
     segments = Segments(lengths, parents)
     given = inputs(segments, 4, key_heads, torch.float64)
     found = BlockAttention.apply(*given, segments, SCALING, window)
@@ -63,27 +63,27 @@ def test_values_and_gradients(
 
 
 class Products(TorchDispatchMode):
-    """Notes the shapes of all products."""
+    """Notes the shapes of all products: how many, queries, keys or widths."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shapes: set[tuple[int, ...]] = set()
+        self.shapes: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "bmm" in func.__name__:
             left, right = args[-2:]  # of baddbmm too
-            self.shapes.add((*left.shape[1:], right.shape[2]))
+            self.shapes.append((*left.shape, right.shape[2]))
         return func(*args, **kwargs or {})
 
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("key_heads", [4, 2], ids=["a key head for each", "shared key heads"])
 @pytest.mark.parametrize(("lengths", "parents"), SHAPES)
-def test_in_bfloat16_blocks_are_whole(
+def test_blocks_are_whole(
     lengths: list[int], parents: list[int | None] | None, key_heads: int, window: int | None, monkeypatch: Any
 ) -> None:
     """What fills them up is in no result and in no gradient, and few shapes are multiplied."""
-    monkeypatch.setattr(block_attention, "BLOCK", 4)
+    monkeypatch.setattr(block_attention, "SMALLEST", 4)
     segments = Segments(lengths, parents)
     rounded = inputs(segments, 4, key_heads, torch.bfloat16)
     exact = [part.detach().double().requires_grad_() for part in rounded]
@@ -96,8 +96,23 @@ def test_in_bfloat16_blocks_are_whole(
     for part, other in zip(rounded, exact, strict=True):
         torch.testing.assert_close(part.grad.double(), other.grad, rtol=0.02, atol=0.08)
     groups, widths = 4 // key_heads, {3, 4}
-    sizes = {size for shape in products.shapes for size in shape} - widths
-    assert sizes <= {4 * count * times for count in range(1, 6) for times in (1, groups)}
+    sizes = {size for shape in products.shapes for size in shape[1:]} - widths
+    assert sizes <= {4 * count * times for count in range(1, 7) for times in (1, groups)}
+
+
+def test_blocks_that_see_as_much_are_one_product() -> None:
+    """Of 32 queries where a row has four blocks of them at most, and of 64 or 128 where it is longer."""
+    segments = Segments([9, 30, 40, 140, 400])
+    given = inputs(segments, 2, 2, torch.float32)
+    with Products() as products, torch.no_grad():
+        BlockAttention.apply(*given, segments, SCALING, None)
+    scores = [(count // 2, *shape) for count, *shape in products.shapes if shape[1] == 4]
+    short = [(3, 32, 4, 32), (1, 32, 4, 64)]
+    assert scores == [
+        *short,
+        *((1, 64, 4, 64 * sees) for sees in (1, 2, 3)),
+        *((1, 128, 4, 128 * sees) for sees in (1, 2, 3, 4)),
+    ]
 
 
 def test_what_is_no_number_stays_in_its_row() -> None:
