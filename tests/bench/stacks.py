@@ -69,6 +69,19 @@ def _lengths(kind: str) -> list[int]:
     return [min(max(round(math.exp(spread.inv_cdf(share))), 8), LONGEST) for share in shares]
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a stack gives back.
+
+    Attributes:
+        seconds: of CPU time, without the set-up.
+        model: with its adapters.
+    """
+
+    seconds: float
+    model: Any
+
+
 def token_rows(kind: str, folder: Path) -> Data:
     """The rows of a kind.
 
@@ -78,18 +91,25 @@ def token_rows(kind: str, folder: Path) -> Data:
         folder: of the base model, with its tokenizer.
     """
     if kind == "events":
-        return _events(folder)
+        return event_rows(folder, EVENTS, ROWS)
     chance = np.random.default_rng(0)
     return [(chance.integers(3, SHAPE["vocab_size"], length).tolist(), length // 2) for length in _lengths(kind)]
 
 
-def _events(folder: Path) -> Data:
+def event_rows(folder: Path, path: Path, count: int) -> Data:
+    """The first rows of a file that the quickstart learns from or is measured on.
+
+    Args:
+        folder: of the base model, with its tokenizer.
+        path: of the file.
+        count: of rows.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows: Data = []
-    with EVENTS.open(encoding="utf-8") as lines:
-        for line in islice(lines, ROWS):
+    with path.open(encoding="utf-8") as lines:
+        for line in islice(lines, count):
             event = json.loads(line)
             chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": event["prompt"]}]
             prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -124,11 +144,11 @@ def adapted(folder: Path, dtype: torch.dtype) -> Any:
     return get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), lora())
 
 
-def measured(trainer: Any) -> float:
-    """CPU seconds of a training, without the set-up of its Trainer."""
+def measured(trainer: Any) -> Trained:
+    """A training by a Trainer that is set up."""
     began = time.process_time()
     trainer.train()
-    return time.process_time() - began
+    return Trained(time.process_time() - began, trainer.model)
 
 
 def arguments(kind: type[Any], job: Job, **more: Any) -> Any:
@@ -161,7 +181,7 @@ class Clock(tiny.Recorder):
         self.ended = time.process_time()
 
 
-def ours(job: Job, **options: Any) -> float:
+def ours(job: Job, **options: Any) -> Trained:
     """The loop of ``train.sft``."""
     from recipe_engine.training.options import TrainSft
     from recipe_engine.training.rows import Row
@@ -177,27 +197,27 @@ def ours(job: Job, **options: Any) -> float:
         model = adapted(job.folder, quick())
         request = tiny.stage_request(Path(work), chosen, model=model, seed=job.seed, reporter=clock)
         train(request, rows, [], PAD)
-    return clock.ended - clock.began
+    return Trained(clock.ended - clock.began, model)
 
 
-def padded(job: Job) -> float:
+def padded(job: Job) -> Trained:
     """Ours, with rows side by side."""
     return ours(job, layout="padded")
 
 
-def packed_peft(job: Job) -> float:
+def packed_peft(job: Job) -> Trained:
     """Ours without padding, but with PEFT's own products."""
     with products_from(nullcontext):
         return ours(job)
 
 
-def padded_peft(job: Job) -> float:
+def padded_peft(job: Job) -> Trained:
     """Ours with padding to the longest row of a step and PEFT's own products; the loss is at labels only."""
     with products_from(nullcontext):
         return padded(job)
 
 
-def no_adapters(job: Job) -> float:
+def no_adapters(job: Job) -> Trained:
     """Ours, with adapters that are never multiplied: what no way to multiply them can be faster than."""
     with products_from(base_layers_alone):
         return ours(job)
@@ -233,7 +253,7 @@ def base_layers_alone(model: Any) -> Iterator[None]:
             del layer.forward
 
 
-def textbook(job: Job) -> float:
+def textbook(job: Job) -> Trained:
     """Padding to 512, float32, transformers' Trainer; every token is learned."""
     from transformers import Trainer, TrainingArguments
 
@@ -248,19 +268,21 @@ def textbook(job: Job) -> float:
     return measured(Trainer(adapted(job.folder, torch.float32), options, collate, train_dataset=data))
 
 
-def trl_default(job: Job) -> float:
+def trl_default(job: Job) -> Trained:
     """SFTTrainer as it comes: float32 weights under autocast where bfloat16 is quick, activations computed again."""
     return _trl(job, {"bf16": autocast()}, {})
 
 
-def trl_packed(job: Job) -> float:
+def trl_packed(job: Job) -> Trained:
     """SFTTrainer tuned: packing that keeps all tokens, weights in the quick precision, activations kept."""
     tuned = {"packing": True, "packing_strategy": "bfd_split", "gradient_checkpointing": False, "bf16": False}
-    size = {"per_device_train_batch_size": math.ceil(sum(len(ids) for ids, _ in job.rows) / LONGEST / 2)}
+    size = {
+        "per_device_train_batch_size": math.ceil(sum(len(ids) for ids, _ in job.rows) / LONGEST * BATCH / len(job.rows))
+    }
     return _trl(job, tuned | size, {"dtype": quick()})
 
 
-def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> float:
+def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> Trained:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -277,7 +299,7 @@ def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> floa
     )
 
 
-STACKS: dict[str, Callable[[Job], float]] = {
+STACKS: dict[str, Callable[[Job], Trained]] = {
     "ours": ours,
     "packed-peft": packed_peft,
     "padded-peft": padded_peft,
@@ -295,8 +317,8 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what trainers print is no answer
     rows = token_rows(kind, Path(folder))
     for seed, _ in enumerate(sys.stdin):
-        seconds = STACKS[name](Job(Path(folder), rows, seed))
-        print(sum(len(ids) for ids, _ in rows) / seconds, file=answers, flush=True)
+        trained = STACKS[name](Job(Path(folder), rows, seed))
+        print(sum(len(ids) for ids, _ in rows) / trained.seconds, file=answers, flush=True)
 
 
 if __name__ == "__main__":
