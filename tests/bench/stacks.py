@@ -49,11 +49,13 @@ class Job:
         folder: of the base model.
         rows: token ids, and how many of them are the prompt.
         seed: of order and dropout.
+        rate: of learning, at its highest.
     """
 
     folder: Path
     rows: Data
     seed: int
+    rate: float = 1e-3
 
 
 def _lengths(kind: str) -> list[int]:
@@ -157,7 +159,7 @@ def arguments(kind: type[Any], job: Job, **more: Any) -> Any:
         "output_dir": "build/bench/out",
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": 1,
-        "learning_rate": 1e-3,
+        "learning_rate": job.rate,
         "seed": job.seed,
         "save_strategy": "no",
         "logging_steps": 1000,
@@ -193,7 +195,7 @@ def ours(job: Job, **options: Any) -> Trained:
     ]
     clock = Clock()
     with tempfile.TemporaryDirectory() as work:
-        chosen = TrainSft(batch_size=BATCH, learning_rate=1e-3, **options)
+        chosen = TrainSft(batch_size=BATCH, learning_rate=job.rate, **options)
         model = adapted(job.folder, quick())
         request = tiny.stage_request(Path(work), chosen, model=model, seed=job.seed, reporter=clock)
         train(request, rows, [], PAD)
@@ -291,7 +293,8 @@ def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> Trai
     return measured(
         SFTTrainer(
             AutoModelForCausalLM.from_pretrained(job.folder, **loading),
-            arguments(SFTConfig, job, max_length=LONGEST, **tuned),
+            # Left to itself, SFTTrainer looks at the mask only where prompts and completions are columns.
+            arguments(SFTConfig, job, max_length=LONGEST, completion_only_loss=True, **tuned),
             train_dataset=Dataset.from_dict({"input_ids": [ids for ids, _ in job.rows], "completion_mask": masks}),
             processing_class=AutoTokenizer.from_pretrained(job.folder),
             peft_config=lora(),
