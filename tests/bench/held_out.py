@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from tests.bench.stacks import BATCH, EVENTS, STACKS, Data, Job, adapted, event_rows
+from tests.bench.stacks import BATCH, STACKS, Data, Job, adapted, event_rows
 from tests.bench.startup import base_folder
 
 WAYS = ("ours", "trl-default", "trl-packed")
@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     answers, sys.stdout = sys.stdout, sys.stderr  # what trainers print is no answer
     folder = base_folder()
-    every = event_rows(folder, EVENTS, STEPS * BATCH + ROWS)
+    every = event_rows(folder, STEPS * BATCH + ROWS)
     rows, held_out = every[: STEPS * BATCH], every[STEPS * BATCH :]
     found: list[float] = []
     for way in WAYS:

@@ -93,24 +93,23 @@ def token_rows(kind: str, folder: Path) -> Data:
         folder: of the base model, with its tokenizer.
     """
     if kind == "events":
-        return event_rows(folder, EVENTS, ROWS)
+        return event_rows(folder, ROWS)
     chance = np.random.default_rng(0)
     return [(chance.integers(3, SHAPE["vocab_size"], length).tolist(), length // 2) for length in _lengths(kind)]
 
 
-def event_rows(folder: Path, path: Path, count: int) -> Data:
-    """The first rows of a file that the quickstart learns from or is measured on.
+def event_rows(folder: Path, count: int) -> Data:
+    """The first rows that the quickstart learns from.
 
     Args:
         folder: of the base model, with its tokenizer.
-        path: of the file.
         count: of rows.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows: Data = []
-    with path.open(encoding="utf-8") as lines:
+    with EVENTS.open(encoding="utf-8") as lines:
         for line in islice(lines, count):
             event = json.loads(line)
             chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": event["prompt"]}]

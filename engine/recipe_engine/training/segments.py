@@ -72,11 +72,6 @@ class Segments:
             found.append(part if parent is None else torch.cat([found[parent], part], dim=-2))
         return found
 
-    def lineage(self, piece: int) -> list[int]:
-        """Positions of the pieces of its row up to a piece, in the order of the row."""
-        parent = self.parents[piece]
-        return [*(self.lineage(parent) if parent is not None else ()), piece]
-
     def mask(
         self, shape: tuple[int, int], before: int, groups: int, window: int | None, like: torch.Tensor
     ) -> torch.Tensor:

@@ -29,13 +29,19 @@ def inputs(segments: Segments, heads: int, key_heads: int, dtype: torch.dtype) -
     return [part.transpose(1, 2).requires_grad_() for part in drawn]
 
 
+def lineage(segments: Segments, piece: int) -> list[int]:
+    """The pieces of its row up to a piece."""
+    parent = segments.parents[piece]
+    return [*(lineage(segments, parent) if parent is not None else ()), piece]
+
+
 def by_definition(given: list[torch.Tensor], segments: Segments, window: int | None) -> torch.Tensor:
     """Token by token, head by head."""
     query, key, value = given
     starts = [sum(segments.lengths[:piece]) for piece in range(len(segments.lengths))]
     out = torch.zeros(query.shape[2], query.shape[1], value.shape[3], dtype=query.dtype)
     for piece, length in enumerate(segments.lengths):
-        row = [starts[at] + token for at in segments.lineage(piece) for token in range(segments.lengths[at])]
+        row = [starts[at] + token for at in lineage(segments, piece) for token in range(segments.lengths[at])]
         for token in range(starts[piece], starts[piece] + length):
             seen = row[: row.index(token) + 1]
             seen = seen[-window:] if window is not None else seen
