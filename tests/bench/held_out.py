@@ -17,6 +17,8 @@ from tests.bench.startup import base_folder
 
 WAYS = ("ours", "trl-default", "trl-packed")
 STEPS, RATE, ROWS = 10, 2e-4, 100
+PACK = 410
+"""Tokens: packed up to here, the rows make as many steps as row by row."""
 
 
 def loss_of(trained: Any, folder: Path, rows: Data) -> float:
@@ -50,7 +52,7 @@ def main() -> None:
     rows, held_out = every[: STEPS * BATCH], every[STEPS * BATCH :]
     found: list[float] = []
     for way in WAYS:
-        trained = STACKS[way](Job(folder, rows, 0, RATE)).model
+        trained = STACKS[way](Job(folder, rows, 0, RATE, PACK)).model
         found.append(loss_of(trained, folder, held_out))
         print(f"{way:<12} {found[-1]:8.5f} {found[-1] / found[0]:6.3f}", file=answers, flush=True)
 

@@ -50,12 +50,14 @@ class Job:
         rows: token ids, and how many of them are the prompt.
         seed: of order and dropout.
         rate: of learning, at its highest.
+        longest: tokens of SFTTrainer's rows at most, and of its packs.
     """
 
     folder: Path
     rows: Data
     seed: int
     rate: float = 1e-3
+    longest: int = LONGEST
 
 
 def _lengths(kind: str) -> list[int]:
@@ -224,6 +226,23 @@ def no_adapters(job: Job) -> Trained:
         return ours(job)
 
 
+def compiled(job: Job) -> Trained:
+    """Ours, with what the engine does not offer (ADR 0030): feed-forward layers compiled for any number of tokens."""
+    with products_from(compiled_layers):
+        return ours(job)
+
+
+@contextmanager
+def compiled_layers(model: Any) -> Iterator[None]:
+    """Our products of adapters, under ``torch.compile``; what it made for one model it takes for the next one."""
+    from recipe_engine.training.adapter_products import adapter_products
+
+    with adapter_products(model):
+        for layer in model.base_model.model.model.layers:
+            layer.mlp.compile(dynamic=True)
+        yield
+
+
 @contextmanager
 def products_from(adapter_products: Callable[[Any], AbstractContextManager[None]]) -> Iterator[None]:
     """Another way to multiply adapters, in the loop of ``train.sft``."""
@@ -277,9 +296,8 @@ def trl_default(job: Job) -> Trained:
 def trl_packed(job: Job) -> Trained:
     """SFTTrainer tuned: packing that keeps all tokens, weights in the quick precision, activations kept."""
     tuned = {"packing": True, "packing_strategy": "bfd_split", "gradient_checkpointing": False, "bf16": False}
-    size = {
-        "per_device_train_batch_size": math.ceil(sum(len(ids) for ids, _ in job.rows) / LONGEST * BATCH / len(job.rows))
-    }
+    packs = sum(len(ids) for ids, _ in job.rows) / job.longest
+    size = {"per_device_train_batch_size": math.ceil(packs * BATCH / len(job.rows))}
     return _trl(job, tuned | size, {"dtype": quick()})
 
 
@@ -293,7 +311,7 @@ def _trl(job: Job, tuned: Mapping[str, Any], loading: Mapping[str, Any]) -> Trai
         SFTTrainer(
             AutoModelForCausalLM.from_pretrained(job.folder, **loading),
             # Left to itself, SFTTrainer looks at the mask only where prompts and completions are columns.
-            arguments(SFTConfig, job, max_length=LONGEST, completion_only_loss=True, **tuned),
+            arguments(SFTConfig, job, max_length=job.longest, completion_only_loss=True, **tuned),
             train_dataset=Dataset.from_dict({"input_ids": [ids for ids, _ in job.rows], "completion_mask": masks}),
             processing_class=AutoTokenizer.from_pretrained(job.folder),
             peft_config=lora(),
@@ -306,6 +324,7 @@ STACKS: dict[str, Callable[[Job], Trained]] = {
     "packed-peft": packed_peft,
     "padded-peft": padded_peft,
     "no-adapters": no_adapters,
+    "compiled": compiled,
     "textbook": textbook,
     "trl-default": trl_default,
     "trl-packed": trl_packed,

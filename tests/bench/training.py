@@ -6,20 +6,15 @@ Both sides of a comparison live through all of its runs, in a process of their o
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.measure import Comparison, alternate
+from tests.bench.measure import Comparison, alternate, program
 from tests.bench.stacks import write_model
 from tests.bench.startup import base_folder
-
-from recipe_engine.lock import Hardware
-from recipe_engine.runners.process import worker_environment
 
 UNIT = "tokens/s"
 ROWS = {
@@ -30,61 +25,17 @@ ROWS = {
     "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, no checkpointing"),
     "lora-step": ("packed-peft", "skewed", "train.sft / the same loop with PEFT's own products"),
     "lora-floor": ("no-adapters", "skewed", "train.sft / the same loop with adapters that are never multiplied"),
+    "compile": ("compiled", "skewed", "train.sft / the same with torch.compile on the feed-forward layers, warm"),
     "packing": ("padded-peft", "skewed", "train.sft / the same with padding to the longest row, PEFT's products"),
 }
 """Name -> peer, rows, what is compared."""
 
 
-class Stack:
-    """A process that measures one stack as often as it is asked.
-
-    Args:
-        name: of :mod:`tests.bench.stacks`.
-        folder: of the base model.
-        kind: of rows.
-    """
-
-    def __init__(self, name: str, folder: Path, kind: str) -> None:
-        environment = worker_environment(os.environ, Hardware("cpu", 1, ()))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.stacks", name, str(folder), kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-
-    def __call__(self) -> float:
-        """Useful tokens for each CPU second.
-
-        Raises:
-            RuntimeError: where the process ended.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
-        return float(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 @contextmanager
-def stacks(folder: Path, kind: str, *names: str) -> Iterator[list[Stack]]:
-    """Some stacks, ended with the block."""
-    with ExitStack() as ends:
-        found = [Stack(name, folder, kind) for name in names]
-        for stack in found:
-            ends.callback(stack.close)
-        yield found
+def stack(name: str, folder: Path, kind: str) -> Iterator[Callable[[], float]]:
+    """A stack of :mod:`tests.bench.stacks`; what is yielded measures it, in useful tokens a CPU second."""
+    with program(Path(sys.executable), "tests.bench.stacks", name, str(folder), kind) as ask:
+        yield lambda: ask("")
 
 
 def compare(*names: str) -> Iterator[Comparison]:
@@ -94,7 +45,7 @@ def compare(*names: str) -> Iterator[Comparison]:
         for name in names or ROWS:
             peer, kind, what = ROWS[name]
             base = base_folder() if kind == "events" else Path(folder)
-            with stacks(base, kind, "ours", peer) as (ours, theirs):
+            with stack("ours", base, kind) as ours, stack(peer, base, kind) as theirs:
                 yield alternate(name, what, ours, theirs, UNIT)
 
 
