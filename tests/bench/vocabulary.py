@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from tests.bench.measure import Comparison, alternate
+from tests.bench.precision import quick
 
 from recipe_engine.lock import Hardware
 from recipe_engine.runners.process import worker_environment
@@ -46,7 +47,7 @@ def model() -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
-    made = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **sizes)).to(torch.bfloat16).requires_grad_(False)
+    made = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **sizes)).to(quick()).requires_grad_(False)
     made.get_input_embeddings().register_forward_hook(lambda _module, _inputs, out: out.requires_grad_())
     return made
 
