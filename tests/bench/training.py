@@ -25,7 +25,7 @@ ROWS = {
     "sft-trl-packed": ("trl-packed", "skewed", "train.sft / SFTTrainer, packing, no checkpointing"),
     "lora-step": ("packed-peft", "skewed", "train.sft / the same loop with PEFT's own products"),
     "lora-floor": ("no-adapters", "skewed", "train.sft / the same loop with adapters that are never multiplied"),
-    "compile": ("compiled", "skewed", "train.sft / the same with torch.compile on the feed-forward layers, warm"),
+    "compile": ("compiled", "skewed", "train.sft / the same, what lies between feed-forward products compiled"),
     "packing": ("padded-peft", "skewed", "train.sft / the same with padding to the longest row, PEFT's products"),
 }
 """Name -> peer, rows, what is compared."""
