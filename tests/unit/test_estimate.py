@@ -87,8 +87,14 @@ def test_activations_of_a_layer_by_hand(shapes: Shapes) -> None:
     attention = 2 * (32 + 2 * 16 + 4 * 32 * (32 + 64 + 96 + 128) // 100)
     token = norms + feed_forward + attention + inputs + inner
     assert parts.layer_activations(shapes, 200, 100, 2, LORA) == 200 * token
-    masks = (64 + 48 + 48 + 64 + 3 * 96) // 2
-    assert parts.layer_activations(shapes, 200, 100, 2, AdaptLora(rank=4, dropout=0.1)) == 200 * (token + masks)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "device", "each"), [(0.05, "cpu", 0.4), (0.2, "cpu", 1), (0.05, "cuda", 1), (0.0, "cpu", 0)]
+)
+def test_what_dropout_left_out_of_a_layer_by_hand(shapes: Shapes, dropout: float, device: str, each: float) -> None:
+    numbers = (64 + 48 + 48 + 64 + 3 * 96) // 2
+    assert parts.left_out(shapes, 200, AdaptLora(rank=4, dropout=dropout), device) == 200 * numbers * each
 
 
 def test_norms_that_keep_float32(shapes: Shapes) -> None:
@@ -106,13 +112,16 @@ def test_the_attention_of_a_layer_by_hand(shapes: Shapes) -> None:
     assert attention(300) == 4 * (32 + 2 * 16 + 4 * 128 * (128 + 256 + 384) // 300)
 
 
-def test_a_training_keeps_what_was_counted(shapes: Shapes, tmp_path: Path) -> None:
-    kept = kept_bytes(tiny.write_model(tmp_path / "model"), rows=4, length=100)
-    counted = shapes.layers * parts.layer_activations(shapes, 400, 100, 2, LORA)
+@pytest.mark.parametrize("dropout", [0.0, 0.05, 0.25])
+def test_a_training_keeps_what_was_counted(shapes: Shapes, tmp_path: Path, dropout: float) -> None:
+    adapters = AdaptLora(rank=4, dropout=dropout)
+    kept = kept_bytes(tiny.write_model(tmp_path / "model"), adapters, rows=4, length=100)
+    layer = parts.layer_activations(shapes, 400, 100, 2, adapters) + parts.left_out(shapes, 400, adapters, "cpu")
+    counted = shapes.layers * layer
     assert counted == pytest.approx(kept, rel=0.08)  # the last norm and the angles of the positions are not counted
 
 
-def kept_bytes(folder: Path, rows: int, length: int) -> int:
+def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int:
     """Bytes that autograd keeps of a batch through all layers, each storage once, parameters apart."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -125,9 +134,8 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
     from recipe_engine.training.packed_attention import packed_attention
     from recipe_engine.training.rows import Row
 
-    model: Any = get_peft_model(
-        load_pretrained(folder, "bfloat16", "cpu"), LoraConfig(r=LORA.rank, target_modules="all-linear")
-    )
+    chosen = LoraConfig(r=adapters.rank, lora_dropout=adapters.dropout, target_modules="all-linear")
+    model: Any = get_peft_model(load_pretrained(folder, "bfloat16", "cpu"), chosen).train()
     batch = collate_packed([Row(1, tuple(range(length)), (True,) * length, 1, "", "")] * rows)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found: dict[int, int] = {}

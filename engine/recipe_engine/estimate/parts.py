@@ -121,6 +121,19 @@ def layer_activations(shapes: Shapes, tokens: int, longest: int, size: int, adap
     return tokens * (kept + (_inputs(shapes, size) if adapters is None else _adapter_inputs(shapes, size, adapters)))
 
 
+def left_out(shapes: Shapes, tokens: int, adapters: AdaptLora | None, device: str) -> int:
+    """What one decoder layer keeps of what its adapters' dropout left out of a micro-batch.
+
+    On a CPU that is a position of eight bytes for each number that is left out, where these take less than a mask, a
+    byte for each number (recipe_engine.training.adapter_products).
+    """
+    if adapters is None or not adapters.dropout:
+        return 0
+    # Which of its two widths is the input, a weight does not say.
+    numbers = sum(one + other for one, other in shapes.targets(adapters).values()) / (2 * max(1, shapes.layers))
+    return round(tokens * numbers * (min(1.0, 8 * adapters.dropout) if device == "cpu" else 1.0))
+
+
 def attention_block(tokens: int) -> int:
     """Queries of a block of a row's attention (recipe_engine.training.block_attention)."""
     return max(32, 1 << (-(-tokens // 4) - 1).bit_length())
@@ -149,7 +162,7 @@ def _inputs(shapes: Shapes, size: int) -> int:
 
 
 def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
-    """Inputs of the layers that have adapters, what dropout left out and the adapters' inner results, a token."""
+    """Inputs of the layers that have adapters, and the adapters' inner results, a token."""
     targets = shapes.targets(adapters)
     names = {last(name) for name in targets}
     layers = max(1, shapes.layers)
@@ -157,10 +170,7 @@ def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
     kept += size * shapes.hidden * _any(names & _OUTPUT_PARTS)
     kept += size * shapes.hidden * _any(names - _QUERY_PARTS - _OUTPUT_PARTS - _LAST_PARTS)
     kept += size * shapes.inner * _any(names & _LAST_PARTS)
-    kept += size * adapters.rank * len(targets) // layers
-    # At most a byte for each number of an input; which of its two widths is the input, a weight does not say.
-    masks = sum(one + other for one, other in targets.values()) // 2 if adapters.dropout else 0
-    return kept + masks // layers
+    return kept + size * adapters.rank * len(targets) // layers
 
 
 def _any(found: object) -> int:

@@ -91,6 +91,7 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
     if adapters is None and options.products != "no":  # autocast keeps its copies until the step's end
         found["weights in half precision"] = 2 * shapes.linear_numbers
     layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
+    layer += parts.left_out(shapes, tokens, adapters, job.device)
     kept = size * tokens * shapes.hidden if options.recomputes else layer
     if options.activation_offload:
         kept = 0
