@@ -44,6 +44,7 @@ def planned(workspace: Workspace, name: str, *arguments: str) -> dict[str, Any]:
     return node_of(json.loads(workspace.recipe("plan", "--json", "tiny.toml", *arguments).out), name)
 
 
+@pytest.mark.slow
 def test_a_stage_is_told_what_auto_stands_for(workspace: Workspace) -> None:
     workspace.variables |= write_plugin(workspace.folder / "plugin", "told_plugin", TOLD)
     text = workspace.recipe_file.read_text(encoding="utf-8").replace("[train.sft]", "[train.told]")
