@@ -97,6 +97,7 @@ def test_a_mistake_in_the_base_stops_both(tmp_path: Path, change: str) -> None:
     assert done.err.startswith("tiny.toml:")
 
 
+@pytest.mark.slow
 def test_rows_are_shown_of_the_recipe_and_not_of_its_base(tmp_path: Path) -> None:
     """Both have a data set of the same name."""
     workspace = write_workspace(tmp_path / "w")

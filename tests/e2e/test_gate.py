@@ -31,6 +31,7 @@ def recipe_evaluate_methods():
 """
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_not_met_ends_the_run_before_anything_is_pushed(
     finished: Workspace, first_run: tuple[Workspace, Finished]
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_branch_that_moves_changes_nothing_until_somebody_asks(moving: Workspa
     assert lock_of(moving) != before
 
 
+@pytest.mark.slow
 def test_a_commit_whose_bytes_are_others_is_never_run(moving: Workspace, hub: Hub) -> None:
     moving.recipe("lock", "tiny.toml")
     tiny.write_jsonl(hub.folder / "train.jsonl", tiny.instruction_rows(8, start=1))

@@ -68,6 +68,7 @@ def test_a_store_that_was_moved(finished: Workspace, tmp_path: Path) -> None:
     assert ran(finished.run().result) == []
 
 
+@pytest.mark.slow
 def test_a_result_of_another_environment_is_taken_when_asked_for(finished: Workspace) -> None:
     before = finished.last_record()
     done = finished.run("--reuse", "any-env", "--set", "threads=2")

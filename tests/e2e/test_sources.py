@@ -74,6 +74,7 @@ def test_a_file_of_a_wheel(wheels: Workspace) -> None:
     assert [node["state"] for node in known["nodes"][:3]] == ["cached"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -91,6 +92,7 @@ def test_what_a_wheel_does_not_hold(wheels: Workspace, old: str, new: str, messa
     assert cached_files(wheels) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_wheel(wheels: Workspace) -> None:
     (wheels.folder / "wheels" / "tiny_rows-1.0-py3-none-any.whl").write_bytes(b"no zip")
     errors = wheels.recipe("run", "tiny.toml").said(3)

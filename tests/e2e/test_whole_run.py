@@ -70,6 +70,7 @@ def test_an_option_of_an_evaluation_runs_that_evaluation_only(finished: Workspac
     assert ran(done.result) == [*nodes, "push.folder"]
 
 
+@pytest.mark.slow
 def test_another_metric_costs_no_new_answer(finished: Workspace) -> None:
     finished.edit("[evaluate.samples]", "[evaluate.chrf]\nmax_new_tokens = 8\n\n[evaluate.samples]")
     result = finished.run().result

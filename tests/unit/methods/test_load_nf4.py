@@ -149,6 +149,7 @@ def test_samples_end_to_end_learn_what_peft_learns(tmp_path: Path, folder: Path,
     assert_as_with_peft(with_lora(tmp_path, model), rows)
 
 
+@pytest.mark.slow
 def test_lora_learns_on_it_and_the_adapter_is_restored(tmp_path: Path, folder: Path, rows: list[Row]) -> None:
     data, tokenizer = {"train": prepared(tmp_path / "data")}, tmp_path / "data" / "tokenizer"
     live, artifact = load(tmp_path, folder)

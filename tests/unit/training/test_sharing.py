@@ -78,6 +78,7 @@ def test_quantized_weights_are_shared_too(tmp_path: Path, llama: Path) -> None:
     assert scores(model, TEXTS, 297, batch_size=2) == before
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_copies_goes_back_to_the_system() -> None:
     """In a process of its own, where nothing else moves the heap; the model that lets go lies below the other."""
     code = """
