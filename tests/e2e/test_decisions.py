@@ -74,7 +74,7 @@ decisions.computes_in_bfloat16 = lambda flags: not known(flags)
 @pytest.mark.slow
 def test_a_replay_decides_as_its_run_did(workspace: Workspace) -> None:
     workspace.edit('dtype = "float32"\n', "")
-    here = planned(workspace, "load")["settled"].get("dtype", "bfloat16")  # the plan says what is not as mostly
+    here = planned(workspace, "load")["settled"].get("dtype", "bfloat16")  # named where it is not the usual
     there = write_plugin(workspace.folder / "plugin", "other_processor", OTHER_PROCESSOR)
     workspace.variables |= there
     load = node_of(workspace.run("--set", LONG_ROWS).result, "load")
