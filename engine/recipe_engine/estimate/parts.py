@@ -31,7 +31,7 @@ LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
 LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
-_TRAINER = 80 << 20
+_TRAINER = 50 << 20
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
 _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
@@ -177,7 +177,7 @@ def _any(found: object) -> int:
     return 1 if found else 0
 
 
-def heap(kept: int, layer: int) -> int:
+def heap(kept: int, layer: int, *, recomputes: bool = False) -> int:
     """What the allocator holds beside what is used, and the trainer's own objects.
 
     Measured on a CPU with glibc's allocator: layers of activations come and go between those that stay.
@@ -185,5 +185,6 @@ def heap(kept: int, layer: int) -> int:
     Args:
         kept: bytes of all activations that wait for the backward pass.
         layer: bytes of one layer's.
+        recomputes: whether only what each layer was given waits (recipe_engine.training.recomputing).
     """
-    return _TRAINER + 4 * layer + round(0.15 * kept)
+    return _TRAINER + (round(1.25 * layer) if recomputes else 4 * layer + round(0.15 * kept))

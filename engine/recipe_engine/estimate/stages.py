@@ -97,7 +97,7 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
         kept = 0
     head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
     found["activations"] = shapes.layers * kept + max(layer, head)
-    found["heap"] = parts.heap(shapes.layers * kept, layer)
+    found["heap"] = parts.heap(shapes.layers * kept, layer, recomputes=options.recomputes)
     return found
 
 

@@ -16,6 +16,7 @@ from recipe_engine.training.batches import Plan, cut, plan_batches, plan_token_b
 from recipe_engine.training.isolation import prove_isolation
 from recipe_engine.training.norms import frozen_norms
 from recipe_engine.training.packed_attention import packed_attention
+from recipe_engine.training.recomputing import recomputed
 from recipe_engine.training.trainer import PARTS, PlannedTrainer, StopSafely
 from recipe_engine.training.watch import Watch, numbers
 
@@ -159,16 +160,12 @@ def _in_training(task: Task, *, recompute: bool) -> Iterator[None]:
     """
     model = task.language_model
     use_cache = vars(model.config).get("use_cache")  # the Trainer overwrites it, or puts it there
-    if recompute:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     try:
+        activations = recomputed(model) if recompute else nullcontext()
         attention = packed_attention(model) if task.layout == "packed" else nullcontext()
-        with attention, adapter_products(model), frozen_norms(model):
+        with activations, attention, adapter_products(model), frozen_norms(model):
             yield
     finally:
-        if recompute:
-            model.activation_checkpointing_disable()
-            model.disable_input_require_grads()  # enabling left a hook on the embedding
         if use_cache is not None:
             model.config.use_cache = use_cache
         else:

@@ -1,0 +1,60 @@
+"""Gradient checkpointing (Chen et al., 2016): a layer keeps what it was given, and computes the rest again.
+
+transformers does it layer by layer. What is done beside it here is for the allocator of glibc, on a CPU: a gap that a
+tensor leaves between two small things that stay is too small for another tensor of that size, as a little more is asked
+for to align it. With such things in every layer, two thirds as much was held as if all activations were kept.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 -- this module is imported in the worker only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def recomputed(model: Any) -> Iterator[None]:
+    """Let each layer of a model compute its activations again in the backward pass, for the time of the block.
+
+    Args:
+        model: of transformers, or one in PEFT's wrapper.
+    """
+    # Reentrant, nothing is recorded in the forward pass, so no nodes of a graph stay between the tensors that go.
+    # Elsewhere it is as PyTorch recommends it.
+    on_cpu = model.device.type == "cpu"
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": on_cpu})
+    try:
+        with gradients_in_place(model) if on_cpu else nullcontext():
+            yield
+    finally:
+        model.activation_checkpointing_disable()
+        model.disable_input_require_grads()  # enabling left a hook on the embedding
+
+
+@contextmanager
+def gradients_in_place(model: Any) -> Iterator[None]:
+    """Keep the gradient of each parameter where there was room for it before the first pass, for the time of the block.
+
+    Args:
+        model: its parameters that are trained get their gradients there; one that gets none has none.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(partial(_move, torch.empty_like(parameter)))
+        for parameter in trained
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _move(place: torch.Tensor, parameter: torch.Tensor) -> None:
+    if parameter.grad is not None and parameter.grad is not place:
+        parameter.grad = place.copy_(parameter.grad)
