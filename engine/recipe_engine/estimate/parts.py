@@ -31,7 +31,7 @@ LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
 LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
-_TRAINER = 50 << 20
+_TRAINER = 40 << 20
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
 _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
@@ -187,4 +187,4 @@ def heap(kept: int, layer: int, *, recomputes: bool = False) -> int:
         layer: bytes of one layer's.
         recomputes: whether only what each layer was given waits (recipe_engine.training.recomputing).
     """
-    return _TRAINER + (round(1.25 * layer) if recomputes else 4 * layer + round(0.15 * kept))
+    return _TRAINER + (round(1.2 * layer) if recomputes else 4 * layer + round(0.15 * kept))
