@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from recipe_engine.contract import ModelOutline
-    from recipe_engine.graph import Node
     from recipe_engine.lock import Hardware
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
 
 Decisions = Mapping[str, Mapping[str, Any]]
 

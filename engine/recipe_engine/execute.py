@@ -19,13 +19,14 @@ from recipe_engine.curves import drawn
 from recipe_engine.decisions import Decisions, on_device, slow_precision
 from recipe_engine.descriptors import STAGES
 from recipe_engine.gates import check_measured, check_met, judge
-from recipe_engine.graph import GATE, METRICS_FILE, RESUMED_STAGES, Node, build_graph, needed_for
+from recipe_engine.graph import build_graph
 from recipe_engine.images import found_images, known_images
 from recipe_engine.journal import Emit, FinishedNode, Journal
 from recipe_engine.lifecycle import failures_told, tell
 from recipe_engine.lock import NO_PINS, Hardware, check_unchanged, hardware, peek, resolve
 from recipe_engine.lockfile import Lock, check_commits, check_lock, lock_path, make_lock, read_lock, settle
 from recipe_engine.memory_check import MemoryCheck
+from recipe_engine.node import GATE, METRICS_FILE, RESUMED_STAGES, Node, needed_for
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements
 from recipe_engine.plan import Planner, base_name, base_names
 from recipe_engine.publish import Publisher

@@ -19,8 +19,8 @@ from recipe_engine.runners.session import WorkerSession, begin_message
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from recipe_engine.graph import Node
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry, RunRecord
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from recipe_containers import ImageFacts
     from recipe_engine.contract import Reporter
-    from recipe_engine.graph import Node
     from recipe_engine.lockfile import Lock
+    from recipe_engine.node import Node
 
 
 def known_images(nodes: Sequence[Node], lock: Lock | None) -> dict[str, ImageFacts | None]:

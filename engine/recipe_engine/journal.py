@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recipe_engine.contract import ResolvedSource
-    from recipe_engine.graph import Node
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
     from recipe_registry import Registry
 
 EVENTS_VERSION = 1

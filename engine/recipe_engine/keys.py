@@ -11,7 +11,7 @@ from recipe_engine.lock import Hardware, packages_identity
 from recipe_registry import digest_of
 
 if TYPE_CHECKING:
-    from recipe_engine.graph import Node
+    from recipe_engine.node import Node
 
 KEY_FORMAT = 2
 SOURCE_CHANGED = "source changed"

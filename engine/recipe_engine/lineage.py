@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import ResolvedSource, SourceFile
 from recipe_engine.errors import InvalidArguments
-from recipe_engine.graph import build_graph, needed_for
+from recipe_engine.graph import build_graph
 from recipe_engine.keys import source_digest
+from recipe_engine.node import needed_for
 from recipe_engine.recorded import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from recipe_engine.graph import Node
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_registry import Registry, RunRecord
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from recipe_engine.contract import ResolvedSource
-    from recipe_engine.graph import Node
     from recipe_engine.lock import Hardware, Pins, Resolution
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
 
 SUFFIX = ".lock.json"
 MAX_DRIFTS_NAMED = 10

@@ -17,8 +17,8 @@ from recipe_engine.tensors import shapes_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from recipe_engine.graph import Node
     from recipe_engine.model import Recipe, StageTable
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
 
 NO_OTHERS: Mapping[str, ModelOutline] = MappingProxyType({})

@@ -11,11 +11,12 @@ from recipe_engine.decisions import is_undecided, on_device, on_model, part_of
 from recipe_engine.decisions import told as decisions_told
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import device_memory, estimates, outlook, told
-from recipe_engine.graph import GATE, METRICS_FILE, Node, build_graph, model_holders
+from recipe_engine.graph import build_graph
 from recipe_engine.images import known_images
 from recipe_engine.keys import SOURCE_CHANGED, differences, key_components, key_of, source_digest
 from recipe_engine.lock import NO_PINS, Hardware, Resolution, peek
 from recipe_engine.model import MODEL, WEIGHTS
+from recipe_engine.node import GATE, METRICS_FILE, Node, model_holders
 from recipe_engine.options import REWARD
 from recipe_engine.outline import check_device, check_model, check_ready, check_requirements, outline_of, settled
 from recipe_engine.reuse import AnyEnvironment, made_with

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.contract import CARD_FILE, NodeInfo, PushRequest
-from recipe_engine.graph import GATE
 from recipe_engine.journal import FinishedNode, trace_file
 from recipe_engine.lazy import bugs_named, load_symbol
 from recipe_engine.lifecycle import failures_told, tell
+from recipe_engine.node import GATE
 from recipe_engine.options import build
 from recipe_engine.relations import result_kind, whole_base
 from recipe_engine.report.card import card
@@ -24,9 +24,9 @@ from recipe_registry import write_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from recipe_engine.graph import Node
     from recipe_engine.journal import Journal
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_registry import KeyRecord, Registry
 

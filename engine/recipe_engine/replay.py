@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from recipe_engine import errors
 from recipe_engine.execute import Asked, RunFailed, run
-from recipe_engine.graph import build_graph, needed_for
+from recipe_engine.graph import build_graph
 from recipe_engine.journal import environment
 from recipe_engine.lock import hardware
 from recipe_engine.lockfile import lock_path, read_lock
+from recipe_engine.node import needed_for
 from recipe_engine.recorded import Recorded
 from recipe_engine.verify import compare, environment_changes
 from recipe_registry import Registry, copy_file
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from recipe_engine.graph import Node
     from recipe_engine.journal import Emit
     from recipe_engine.keys import Change
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_engine.verify import ComparedNode, Difference
     from recipe_registry import Artifact, RunRecord

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipe_engine.graph import METRICS_FILE
 from recipe_engine.keys import Change, changes
+from recipe_engine.node import METRICS_FILE
 from recipe_engine.tensors import first_difference, largest_difference
 from recipe_registry import sha256_file
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from recipe_engine.descriptors import Determinism
-    from recipe_engine.graph import Node
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_engine.recorded import Recorded
     from recipe_registry import Artifact

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -229,6 +230,7 @@ def no_adapters(job: Job) -> Trained:
 
 def compiled(job: Job) -> Trained:
     """Ours, with what the engine does not offer (ADR 0030): feed-forward layers compiled between their products."""
+    os.environ.pop("TORCHDYNAMO_DISABLE", None)  # which a worker has
     with products_from(compiled_layers):
         return ours(job)
 

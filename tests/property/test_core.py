@@ -14,8 +14,8 @@ from tests.unit.written import SMALL, builtins, composed, recipe_of
 from recipe_engine.compose import apply
 from recipe_engine.document import parse
 from recipe_engine.errors import InvalidRecipe, Problem
-from recipe_engine.graph import node_seed
 from recipe_engine.keys import differences, key_of
+from recipe_engine.node import node_seed
 from recipe_engine.schema import recipe_schema
 from recipe_engine.split import PATTERN, Split, parse_split
 from recipe_engine.toml_text import to_toml

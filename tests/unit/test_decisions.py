@@ -16,9 +16,10 @@ from recipe_engine.errors import InvalidRecipe
 from recipe_engine.estimate.fitting import check_memory, outlook, recomputes
 from recipe_engine.estimate.parts import layer_activations
 from recipe_engine.estimate.shapes import shapes_of
-from recipe_engine.graph import METRICS_FILE, Node, build_graph
+from recipe_engine.graph import build_graph
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.methods.options import AdaptLora
+from recipe_engine.node import METRICS_FILE, Node
 from recipe_engine.outline import outline_of
 from recipe_engine.plan import PlannedNode, Planner, make_plan
 from recipe_engine.validate import validate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.unit.written import HEAD, builtins, refusal
@@ -12,13 +13,16 @@ from recipe_engine.compose import compose
 from recipe_engine.contract import ModelOutline
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.estimate.job import job_of
-from recipe_engine.graph import Node, build_graph
+from recipe_engine.graph import build_graph
 from recipe_engine.lock import Hardware, peek, source_requests
 from recipe_engine.outline import check_model, settled
 from recipe_engine.plan import Planner, base_names, make_plan
 from recipe_engine.relations import result_kind
 from recipe_engine.validate import validate
 from recipe_registry import Registry, digest_of
+
+if TYPE_CHECKING:
+    from recipe_engine.node import Node
 
 CPU = Hardware("cpu", 1, ())
 PAIRS = """\

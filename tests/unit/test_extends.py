@@ -10,12 +10,13 @@ from tests.unit.written import builtins
 
 from recipe_engine.compose import compose
 from recipe_engine.errors import InvalidRecipe
-from recipe_engine.graph import Node, build_graph
+from recipe_engine.graph import build_graph
 from recipe_engine.lock import source_requests
 from recipe_engine.validate import validate
 
 if TYPE_CHECKING:
     from recipe_engine.model import Recipe
+    from recipe_engine.node import Node
 
 BASE = """\
 version = 1

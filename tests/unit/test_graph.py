@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tests.unit.written import HEAD, LOAD, RECIPES, SMALL, builtins, recipe_of
 
 from recipe_engine.compose import compose
-from recipe_engine.graph import Node, build_graph, needed_for, node_seed
+from recipe_engine.graph import build_graph
+from recipe_engine.node import Node, needed_for, node_seed
 from recipe_engine.validate import validate
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from tests.unit.written import LOAD, SMALL, builtins, composed, small_inputs
 from recipe_engine.contract import ResolvedSource, SourceFile
 from recipe_engine.descriptors import DataFormat, Method
 from recipe_engine.errors import UnfitEnvironment
-from recipe_engine.graph import build_graph, node_seed
+from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.keys import differences, key_components, key_of, source_digest
 from recipe_engine.lock import Hardware, peek
 from recipe_engine.methods.options import EvaluatePerplexity, FormatChat
+from recipe_engine.node import node_seed
 from recipe_engine.plan import Planner
 from recipe_engine.plugins import Catalogue, load_catalogue
 from recipe_engine.validate import validate

@@ -18,9 +18,10 @@ from recipe_engine.descriptors import Source
 from recipe_engine.device_memory import gib, machine_memory
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.estimate.fitting import LIBRARIES
-from recipe_engine.graph import METRICS_FILE, build_graph
+from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek
+from recipe_engine.node import METRICS_FILE
 from recipe_engine.plan import PlannedNode, Planner, base_name, make_plan, planned_outlook
 from recipe_engine.plugins import load_catalogue
 from recipe_engine.validate import validate

@@ -13,10 +13,11 @@ from recipe_engine.compose import compose
 from recipe_engine.descriptors import Method
 from recipe_engine.errors import InvalidRecipe
 from recipe_engine.estimate.fitting import estimates
-from recipe_engine.graph import Node, build_graph, needed_for
+from recipe_engine.graph import build_graph
 from recipe_engine.hookmark import hookimpl
 from recipe_engine.lock import Hardware, peek, source_requests
 from recipe_engine.model import Pinned, Recipe
+from recipe_engine.node import Node, needed_for
 from recipe_engine.outline import outline_of, unfit_methods
 from recipe_engine.plan import Planner, make_plan
 from recipe_engine.plugins import Catalogue, load_catalogue

@@ -77,8 +77,8 @@ def _container(
     if planned.node.container is None:
         return None
     from recipe_containers.arguments import create_arguments
-    from recipe_engine.graph import RESUMED_STAGES
     from recipe_engine.lock import peek
+    from recipe_engine.node import RESUMED_STAGES
     from recipe_engine.runners.base import WorkerRequest
     from recipe_engine.runners.container import worker_job
     from recipe_engine.runners.session import readable_paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recipe_engine.contract import CARD_FILE, lasting
-from recipe_engine.graph import METRICS_FILE
+from recipe_engine.node import METRICS_FILE
 from recipe_engine.training.adapters import CONFIG_FILE, OWN_WEIGHTS_FILE
 from recipe_registry import Artifact, digest_of, sha256_bytes, sha256_file, write_bytes
 

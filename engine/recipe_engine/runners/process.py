@@ -110,6 +110,9 @@ def worker_environment(environment: Mapping[str, str], hardware: Hardware) -> di
     threads = str(hardware.threads)
     # One GPU: with several in sight, the Trainer would split batches over them and change the numbers.
     gpu = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] if hardware.device == "cuda" else ""
+    # bitsandbytes compiles some functions on a CPU wherever it finds a C++ compiler, so that numbers could depend
+    # on one, and to ask for it takes every start a second. On a GPU vLLM compiles.
+    kept |= {"TORCHDYNAMO_DISABLE": "1"} if hardware.device == "cpu" else {}
     return kept | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

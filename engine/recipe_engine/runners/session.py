@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recipe_engine.contract import ResolvedSource
-    from recipe_engine.graph import Node
     from recipe_engine.model import StageContainer
+    from recipe_engine.node import Node
     from recipe_engine.plugins import Catalogue
     from recipe_engine.runners.base import WorkerHandle, WorkerRequest
     from recipe_engine.runners.interrupt import Interrupts

@@ -30,3 +30,8 @@ def test_a_worker_sees_one_gpu_or_none(hardware: Hardware, given: str | None, se
     environment = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
 
     assert worker_environment(environment, hardware)["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_nothing_is_compiled_on_a_cpu() -> None:
+    assert worker_environment({"TORCHDYNAMO_DISABLE": "0"}, CPU)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in worker_environment({}, GPU)
