@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import UnresolvedInput
 from recipe_engine.methods.load_full import convert_gguf, gguf_file, load_pretrained, model_files
+from recipe_engine.training.heap import give_back, large_tensors_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,25 +31,21 @@ def save_quantized(request: StageRequest, dtype: str, quantization: Any) -> None
         UnresolvedInput: where the source holds no weights that can be loaded safely, or quantized ones.
     """
     folder = _unquantized(request, dtype)
-    model = load_pretrained(folder, dtype, request.device, quantization_config=quantization)
+    with large_tensors_apart():
+        model = load_pretrained(folder, dtype, request.device, quantization_config=quantization)
     # A shard is copied before it is written.
     model.save_pretrained(request.output, max_shard_size=_SHARD)
     del model
-    _give_back_memory()
+    gc.collect()  # a model is a part of cycles
+    give_back()
 
 
 def load_quantized(request: StageRequest, artifact: Path) -> Any:
     """The model of an artifact, in evaluation mode and frozen."""
-    model = load_pretrained(artifact, request.options.precision, request.device)
-    _give_back_memory()
+    with large_tensors_apart():
+        model = load_pretrained(artifact, request.options.precision, request.device)
+    give_back()
     return model
-
-
-def _give_back_memory() -> None:
-    """Give what is free to the system: of a model that is not needed any more, or of what a loaded one was made of."""
-    gc.collect()  # a model is a part of cycles
-    with suppress(AttributeError, OSError):  # no glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unquantized(request: StageRequest, dtype: str) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from recipe_engine.training.heap import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,14 +35,8 @@ def share_frozen_weights(model: Any, other: Any) -> int:
             weight.data = same.data
             freed += weight.numel() * weight.element_size()
     if freed:
-        _give_back()
+        give_back()
     return freed
-
-
-def _give_back() -> None:
-    """To the system: freed pieces of less than 32 MiB stay with glibc, and activations seldom fit into them."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _frozen(model: Any) -> Mapping[str, Any]:
