@@ -177,7 +177,12 @@ def _any(found: object) -> int:
     return 1 if found else 0
 
 
-def heap(kept: int, layer: int, *, recomputes: bool = False) -> int:
+def ends_trained(shapes: Shapes, adapters: AdaptLora | None) -> bool:
+    """Whether the last product of each layer is trained, or has an adapter (recipe_engine.training.recomputing)."""
+    return adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters))
+
+
+def heap(kept: int, layer: int, *, compact: bool = False) -> int:
     """What the allocator holds beside what is used, and the trainer's own objects.
 
     Measured on a CPU with glibc's allocator: layers of activations come and go between those that stay.
@@ -185,6 +190,6 @@ def heap(kept: int, layer: int, *, recomputes: bool = False) -> int:
     Args:
         kept: bytes of all activations that wait for the backward pass.
         layer: bytes of one layer's.
-        recomputes: whether only what each layer was given waits (recipe_engine.training.recomputing).
+        compact: whether nothing of a layer stays but what it was given (recipe_engine.training.recomputing).
     """
-    return _TRAINER + (round(1.2 * layer) if recomputes else 4 * layer + round(0.15 * kept))
+    return _TRAINER + (round(1.2 * layer) if compact else 4 * layer + round(0.15 * kept))

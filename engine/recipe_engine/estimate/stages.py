@@ -97,7 +97,8 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
         kept = 0
     head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
     found["activations"] = shapes.layers * kept + max(layer, head)
-    found["heap"] = parts.heap(shapes.layers * kept, layer, recomputes=options.recomputes)
+    compact = options.recomputes and parts.ends_trained(shapes, adapters)
+    found["heap"] = parts.heap(shapes.layers * kept, layer, compact=compact)
     return found
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
+from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: TID253 -- likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +25,27 @@ def recomputed(model: Any) -> Iterator[None]:
     Args:
         model: of transformers, or one in PEFT's wrapper.
     """
-    # Reentrant, nothing is recorded in the forward pass, so no nodes of a graph stay between the tensors that go.
-    # Elsewhere it is as PyTorch recommends it.
     on_cpu = model.device.type == "cpu"
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": on_cpu})
+    reentrant = on_cpu and _ends_trained(model)
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     try:
         with gradients_in_place(model) if on_cpu else nullcontext():
             yield
     finally:
         model.activation_checkpointing_disable()
         model.disable_input_require_grads()  # enabling left a hook on the embedding
+
+
+def _ends_trained(model: Any) -> bool:
+    """Whether the last product of each layer is trained, or has an adapter.
+
+    Reentrant, nothing is recorded in the forward pass, so no nodes of a graph stay between the tensors that go. The
+    other way, which is PyTorch's advice, spares a layer's last product the second time where no gradient needs it: 7 to
+    9 % of a step in nf4.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    matrices = [[weight for weight in layer.parameters() if weight.dim() > 1] for layer in layers]
+    return all(weights[-1].requires_grad for weights in matrices if weights)
 
 
 @contextmanager

@@ -57,6 +57,23 @@ def test_the_same_gradients_of_adapters_with_dropout(llama: Path, tmp_path: Path
         assert_same(gradients(model), expected)
 
 
+@pytest.mark.parametrize(("targets", "times"), [("all-linear", 2), (["q_proj", "v_proj"], 1)])
+def test_a_last_product_that_nobody_trains_is_spared(
+    llama: Path, tmp_path: Path, targets: str | list[str], times: int
+) -> None:
+    """Each layer's last product is computed in the forward pass, and again only where its adapter needs it."""
+    model = tiny.adapted_model(tmp_path, llama, target_modules=targets)
+    expected = gradients(model)
+    computed: list[Any] = []
+    names = ("down_proj", "down_proj.base_layer")
+    for name, module in model.named_modules():
+        if name.endswith(names) and type(module) is torch.nn.Linear:
+            module.register_forward_hook(lambda module, _, __: computed.append(module))
+    with recomputed(model):
+        assert_same(gradients(model), expected)
+    assert len(computed) == times * tiny.LAYERS
+
+
 def test_nothing_is_left_behind() -> None:
     model = tiny_model("llama")
     with recomputed(model):
