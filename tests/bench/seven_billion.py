@@ -1,6 +1,7 @@
 """QLoRA on a model of Llama 2's 7B shape: ours against transformers, peft and bitsandbytes as their guides say.
 
-``python -m tests.bench.seven_billion`` needs 20 GB of disk and about half an hour on two cores; each way runs once.
+``python -m tests.bench.seven_billion`` needs 20 GB of disk and about half an hour on two cores; each way runs once. A
+step is measured on a few of the layers, by both in turn, as a machine is not the same for the minutes of a run.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tests import tiny
-from tests.bench.measure import COMMAND, Comparison
+from tests.bench.measure import COMMAND, Comparison, alternate, program
 from tests.bench.memory import GIB, Memory, watched
+from tests.bench.stacks import Clock
 
 ROOT = Path(__file__).parent.parent.parent
 HIDDEN, INNER, LAYERS, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
+SHALLOW = 6
+"""Layers of the model whose steps are measured."""
 STEPS, TOKENS, RANK, TARGETS = 2, 256, 64, ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 RECIPE = """\
@@ -50,20 +56,18 @@ class Job:
     Attributes:
         memory: at its peak.
         load: seconds to quantize.
-        step: seconds of the second of two steps: the first one warms up.
     """
 
     memory: Memory = field(default_factory=Memory)
     load: float = 0.0
-    step: float = 0.0
 
 
 def compare() -> Iterator[Comparison]:
-    """Peaks of memory, seconds a step, and a reload of the quantized weights against quantizing them."""
+    """Peaks of memory, a reload of the quantized weights against quantizing them, and seconds a step."""
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
         folder = Path(name)
-        write_model(folder / "model")
+        write_model(folder / "model", LAYERS)
         text = "z" * (TOKENS - 1)  # a token each, and the end of the sequence
         tiny.write_jsonl(folder / "rows.jsonl", [{"text": text}] * STEPS)
         (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
@@ -86,14 +90,26 @@ def compare() -> Iterator[Comparison]:
         "GiB",
         1,
     )
-    yield Comparison("qlora-7b-step", "the same, a step of 256 tokens", mine.step, theirs.step, "seconds", 1)
     yield Comparison(
         "qlora-7b-reload", "quantized weights from their artifact / quantizing", reload, theirs.load, "seconds", 1
     )
 
 
-def write_model(folder: Path) -> None:
-    """Random bfloat16 weights in the shape of Llama 2 7B, 13.5 GB, a shard for each layer."""
+def compare_steps() -> Iterator[Comparison]:
+    """A step of the engine's and of the libraries alone, on one thread."""
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
+        write_model(Path(name) / "model", SHALLOW)
+        module = "tests.bench.seven_billion"
+        with (
+            program(Path(sys.executable), module, "steps", "ours", name) as mine,
+            program(Path(sys.executable), module, "steps", "plain", name) as theirs,
+        ):
+            what = f"{SHALLOW} layers of that shape, a step of 256 tokens"
+            yield alternate("qlora-7b-step", what, lambda: mine(""), lambda: theirs(""), "CPU seconds")
+
+
+def write_model(folder: Path, layers: int) -> None:
+    """Random bfloat16 weights in the shape of Llama 2 7B, 13.5 GB with all of its layers, a shard for each."""
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig
@@ -103,7 +119,7 @@ def write_model(folder: Path) -> None:
     LlamaConfig(
         hidden_size=HIDDEN,
         intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         vocab_size=VOCABULARY,
         architectures=["LlamaForCausalLM"],
@@ -111,7 +127,7 @@ def write_model(folder: Path) -> None:
     ).save_pretrained(folder)
     generator = torch.Generator().manual_seed(0)
     where: dict[str, str] = {}
-    for number, shapes in enumerate(_shards()):
+    for number, shapes in enumerate(_shards(layers)):
         shard = f"model-{number:05}.safetensors"
         tensors = {
             name: torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02, generator=generator)
@@ -125,8 +141,8 @@ def write_model(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def _shards() -> Iterator[dict[str, tuple[int, ...]]]:
-    for layer in range(LAYERS):
+def _shards(layers: int) -> Iterator[dict[str, tuple[int, ...]]]:
+    for layer in range(layers):
         name = f"model.layers.{layer}"
         yield (
             {f"{name}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
@@ -140,17 +156,14 @@ def _shards() -> Iterator[dict[str, tuple[int, ...]]]:
 
 def ours(folder: Path) -> tuple[Job, Path]:
     """A run of the recipe, and the folder of the quantized weights."""
-    job, artifact, at = Job(), Path(), []
+    job, artifact = Job(), Path()
     environment = {**os.environ, "RECIPE_HOME": f"{folder}/home"}
-    for seconds, line in watched([COMMAND, "run", folder / "recipe.toml", "--json"], environment, job.memory):
+    for _, line in watched([COMMAND, "run", folder / "recipe.toml", "--json"], environment, job.memory):
         event = json.loads(line)
-        if event["type"] == "node_metrics":
-            at.append(seconds)
-        elif event["type"] == "result":
+        if event["type"] == "result":
             nodes = {node["id"]: node for node in event["nodes"]}
             artifact = Path(nodes["load"]["artifact"]["path"])
             job.load = nodes["load"]["seconds"]
-    job.step = at[-1] - at[-2]
     return job, artifact
 
 
@@ -160,7 +173,7 @@ def plain(folder: Path) -> Job:
     for _, line in watched(
         [sys.executable, "-m", "tests.bench.seven_billion", "plain", folder], os.environ, job.memory
     ):
-        job.load, job.step = json.loads(line)
+        job.load = json.loads(line)
     return job
 
 
@@ -170,36 +183,86 @@ def seconds_to_reload(artifact: Path) -> float:
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
 
 
-def train_plainly(folder: Path) -> tuple[float, float]:
-    """(seconds to load and quantize, seconds of the second step)."""
+def train_plainly(folder: Path) -> float:
+    """Seconds to load and quantize, of a training of two steps."""
+    started = time.perf_counter()
+    model = loaded_plainly(folder)
+    seconds = time.perf_counter() - started
+    step = plain_step(model)
+    for _ in range(STEPS):
+        step()
+    return seconds
+
+
+def loaded_plainly(folder: Path) -> Any:
+    """The quantized model, as the libraries' guides load it."""
     import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    started = time.perf_counter()
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    loaded = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         folder / "model", quantization_config=quantization, dtype=torch.bfloat16
     )
-    seconds = time.perf_counter() - started
+
+
+def plain_step(loaded: Any) -> Callable[[], float]:
+    """CPU seconds of a step of a model with adapters, as the guides train it."""
+    import torch
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
     prepared = prepare_model_for_kbit_training(
         loaded, use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
     )
-    model = get_peft_model(prepared, LoraConfig(r=RANK, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    model = get_peft_model(prepared, adapters())
     optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
     model.train()
     ids = torch.randint(tiny.VOCABULARY, (1, TOKENS))
-    for _ in range(STEPS):
-        begun = time.perf_counter()
+
+    def step() -> float:
+        begun = time.process_time()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return seconds, time.perf_counter() - begun
+        return time.process_time() - begun
+
+    return step
+
+
+def our_step(folder: Path) -> Callable[[], float]:
+    """CPU seconds of a step of ``train.sft``, the mean of two."""
+    from peft import get_peft_model
+
+    from recipe_engine.methods.load_nf4 import LoadNf4
+    from recipe_engine.methods.options import LoadNf4 as Options
+    from recipe_engine.training.options import TrainSft
+    from recipe_engine.training.rows import Row
+    from recipe_engine.training.sft import train
+
+    source = tiny.resolve(folder / "model")
+    loading = tiny.stage_request(folder / "ours", Options(), node="load", source=source)
+    model = get_peft_model(LoadNf4().run(loading).live, adapters())
+    rows = [Row(number, (3,) * TOKENS, (False, *[True] * (TOKENS - 1)), 1, "", "") for number in range(STEPS)]
+    options = TrainSft(batch_size=1, gradient_checkpointing=True)
+
+    def step() -> float:
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as work:
+            train(tiny.stage_request(Path(work), options, model=model, reporter=clock), rows, [], 0)
+        return (clock.ended - clock.began) / STEPS
+
+    return step
+
+
+def adapters() -> Any:
+    """LoRA as both have it."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=RANK, target_modules=TARGETS, task_type="CAUSAL_LM")
 
 
 def reload(artifact: Path) -> float:
@@ -213,14 +276,24 @@ def reload(artifact: Path) -> float:
     return time.perf_counter() - started
 
 
+def answer_steps(way: str, folder: Path) -> None:
+    """A step for each line of input."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what trainers print is no answer
+    step = our_step(folder) if way == "ours" else plain_step(loaded_plainly(folder))
+    for _ in sys.stdin:
+        print(step(), file=answers, flush=True)
+
+
 def main() -> None:
-    """All of it as a table, or one part in a process of its own."""
+    """All of it as a table, the steps alone, or one part in a process of its own."""
     if sys.argv[1:2] == ["plain"]:
         print(json.dumps(train_plainly(Path(sys.argv[2]))))
     elif sys.argv[1:2] == ["reload"]:
         print(reload(Path(sys.argv[2])))
+    elif sys.argv[1:2] == ["steps"] and len(sys.argv) > 2:
+        answer_steps(sys.argv[2], Path(sys.argv[3]))
     else:
-        for row in compare():
+        for row in compare_steps() if sys.argv[1:] == ["steps"] else chain(compare(), compare_steps()):
             print(f"{row.name:<18} {row.ours:>8.2f} {row.peer:>8.2f} {row.ratio:>6.2f}  {row.unit:<8} {row.what}")
 
 
