@@ -47,7 +47,8 @@ class Training:
         rows: of a step.
         tokens: of each row.
         load: how the base is loaded, as a table of the recipe.
-        dropout: of the adapters, of rank 16 on all linear layers; ``None`` trains all weights.
+        dropout: of the adapters, of rank 16; ``None`` trains all weights.
+        targets: layers with adapters, as a value of the recipe.
         recomputes: whether activations are computed again in the backward pass.
     """
 
@@ -55,6 +56,7 @@ class Training:
     tokens: int
     load: str = '[load.full]\ndtype = "bfloat16"'
     dropout: float | None = 0.05
+    targets: str = '"all-linear"'
     recomputes: bool = False
 
     def write(self, folder: Path, base: Path) -> Path:
@@ -67,7 +69,7 @@ class Training:
                 base=base,
                 tokens=self.tokens,
                 load=self.load,
-                adapt="[adapt.full]" if self.dropout is None else f"[adapt.lora]\nrank = 16\ndropout = {self.dropout}",
+                adapt="[adapt.full]" if self.dropout is None else self._lora(),
                 rows=self.rows,
                 steps=STEPS,
                 recomputes=str(self.recomputes).lower(),
@@ -76,8 +78,12 @@ class Training:
         )
         return recipe
 
+    def _lora(self) -> str:
+        return f"[adapt.lora]\nrank = 16\ndropout = {self.dropout}\ntarget_modules = {self.targets}"
+
 
 FLOAT32, NF4 = '[load.full]\ndtype = "float32"', "[load.nf4]"
+SOME = '["q_proj", "v_proj"]'
 SHORT, LONG = Training(rows=8, tokens=92), Training(rows=16, tokens=256)
 WHOLE = Training(rows=8, tokens=252, load=FLOAT32, dropout=None)
 TRAININGS = {
@@ -92,6 +98,8 @@ TRAININGS = {
     "long-nf4-again": replace(LONG, load=NF4, recomputes=True),
     "long-float32": replace(LONG, load=FLOAT32),
     "long-float32-again": replace(LONG, load=FLOAT32, recomputes=True),
+    "long-some-again": replace(LONG, targets=SOME, recomputes=True),
+    "long-some-float32-again": replace(LONG, load=FLOAT32, targets=SOME, recomputes=True),
     "longest": Training(rows=4, tokens=1024),
     "longest-again": Training(rows=4, tokens=1024, recomputes=True),
     "whole": WHOLE,

@@ -177,12 +177,7 @@ def _any(found: object) -> int:
     return 1 if found else 0
 
 
-def ends_trained(shapes: Shapes, adapters: AdaptLora | None) -> bool:
-    """Whether the last product of each layer is trained, or has an adapter (recipe_engine.training.recomputing)."""
-    return adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters))
-
-
-def heap(kept: int, layer: int, *, compact: bool = False) -> int:
+def heap(kept: int, layer: int) -> int:
     """What the allocator holds beside what is used, and the trainer's own objects.
 
     Measured on a CPU with glibc's allocator: layers of activations come and go between those that stay.
@@ -190,6 +185,18 @@ def heap(kept: int, layer: int, *, compact: bool = False) -> int:
     Args:
         kept: bytes of all activations that wait for the backward pass.
         layer: bytes of one layer's.
-        compact: whether nothing of a layer stays but what it was given (recipe_engine.training.recomputing).
     """
-    return _TRAINER + (round(1.2 * layer) if compact else 4 * layer + round(0.15 * kept))
+    return _TRAINER + 4 * layer + round(0.15 * kept)
+
+
+def heap_recomputing(shapes: Shapes, layer: int, adapters: AdaptLora | None) -> int:
+    """The same where activations are computed again (recipe_engine.training.recomputing).
+
+    Args:
+        shapes: of the model.
+        layer: bytes of one layer's activations.
+        adapters: what is trained; ``None`` for the weights themselves.
+    """
+    if adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters)):
+        return _TRAINER + round(1.2 * layer)
+    return _TRAINER + round(0.3 * shapes.layers * layer)  # the gaps of all layers stay

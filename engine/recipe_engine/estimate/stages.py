@@ -97,8 +97,10 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
         kept = 0
     head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
     found["activations"] = shapes.layers * kept + max(layer, head)
-    compact = options.recomputes and parts.ends_trained(shapes, adapters)
-    found["heap"] = parts.heap(shapes.layers * kept, layer, compact=compact)
+    if options.recomputes:
+        found["heap"] = parts.heap_recomputing(shapes, layer, adapters)
+    else:
+        found["heap"] = parts.heap(shapes.layers * kept, layer)
     return found
 
 
