@@ -34,7 +34,7 @@ LARGEST_COPY = 2**30
 _TRAINER = 40 << 20
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
-_LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h"})
+_LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h", "c_proj"})
 
 
 def precision(load: object) -> int:
@@ -190,7 +190,7 @@ def heap(kept: int, layer: int) -> int:
 
 
 def heap_recomputing(shapes: Shapes, layer: int, adapters: AdaptLora | None) -> int:
-    """The same where activations are computed again (recipe_engine.training.recomputing).
+    """The same where activations are computed again on a CPU (recipe_engine.training.recomputing).
 
     Args:
         shapes: of the model.

@@ -97,7 +97,7 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
         kept = 0
     head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
     found["activations"] = shapes.layers * kept + max(layer, head)
-    if options.recomputes:
+    if options.recomputes and job.device == "cpu":
         found["heap"] = parts.heap_recomputing(shapes, layer, adapters)
     else:
         found["heap"] = parts.heap(shapes.layers * kept, layer)
