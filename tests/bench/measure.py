@@ -82,13 +82,14 @@ def cpu_seconds(command: Sequence[str | Path], status: int = 0) -> float:
 
 
 @contextmanager
-def program(interpreter: Path, module: str, *arguments: str) -> Iterator[Callable[[str], float]]:
-    """A process on one thread that answers each line of input with a number; it ends with the block.
+def program(interpreter: Path, module: str, *arguments: str, threads: int = 1) -> Iterator[Callable[[str], float]]:
+    """A process that answers each line of input with a number; it ends with the block.
 
     Args:
         interpreter: Python, of the environment that is measured.
         module: that it runs.
         arguments: of the module.
+        threads: of its products.
 
     Yields:
         What gives a line and returns the number; a RuntimeError where the process has ended.
@@ -98,7 +99,7 @@ def program(interpreter: Path, module: str, *arguments: str) -> Iterator[Callabl
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=worker_environment(os.environ, Hardware("cpu", 1, ())),
+        env=worker_environment(os.environ, Hardware("cpu", threads, ())),
         text=True,
     )
     assert process.stdin is not None

@@ -1,7 +1,7 @@
 """QLoRA on a model of Llama 2's 7B shape: ours against transformers, peft and bitsandbytes as their guides say.
 
-``python -m tests.bench.seven_billion`` needs 20 GB of disk and about half an hour on two cores; each way runs once. A
-step is measured on a few of the layers, by both in turn, as a machine is not the same for the minutes of a run.
+``python -m tests.bench.seven_billion`` needs 20 GB of disk, 16 GB of memory and about half an hour on two cores. Each
+way runs once; steps are measured by both in turn, as a machine is not the same for the minutes of a run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ from tests.bench.stacks import Clock
 
 ROOT = Path(__file__).parent.parent.parent
 HIDDEN, INNER, LAYERS, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
-SHALLOW = 6
-"""Layers of the model whose steps are measured."""
+THREADS = 2
 STEPS, TOKENS, RANK, TARGETS = 2, 256, 64, ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 RECIPE = """\
@@ -62,18 +61,29 @@ class Job:
     load: float = 0.0
 
 
-def compare() -> Iterator[Comparison]:
-    """Peaks of memory, a reload of the quantized weights against quantizing them, and seconds a step."""
+def compare(folder: Path) -> Iterator[Comparison]:
+    """All rows."""
+    yield from compare_jobs(folder)
+    yield from compare_steps(folder)
+
+
+@contextmanager
+def model_folder() -> Iterator[Path]:
+    """A folder with the model in ``model``, on a disk that has room for it."""
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
-        folder = Path(name)
-        write_model(folder / "model", LAYERS)
-        text = "z" * (TOKENS - 1)  # a token each, and the end of the sequence
-        tiny.write_jsonl(folder / "rows.jsonl", [{"text": text}] * STEPS)
-        (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-        theirs = plain(folder)
-        mine, artifact = ours(folder)
-        reload = seconds_to_reload(artifact)
+        write_model(Path(name) / "model")
+        yield Path(name)
+
+
+def compare_jobs(folder: Path) -> Iterator[Comparison]:
+    """Peaks of memory of a whole job, and a reload."""
+    text = "z" * (TOKENS - 1)  # a token each, and the end of the sequence
+    tiny.write_jsonl(folder / "rows.jsonl", [{"text": text}] * STEPS)
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    theirs = plain(folder)
+    mine, artifact = ours(folder)
+    reload = seconds_to_reload(artifact)
     yield Comparison(
         "qlora-7b-peak",
         "QLoRA of a 7B shape, anonymous memory at its peak: the engine / transformers + peft + bitsandbytes",
@@ -95,21 +105,19 @@ def compare() -> Iterator[Comparison]:
     )
 
 
-def compare_steps() -> Iterator[Comparison]:
-    """A step of the engine's and of the libraries alone, on one thread."""
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
-        write_model(Path(name) / "model", SHALLOW)
-        module = "tests.bench.seven_billion"
-        with (
-            program(Path(sys.executable), module, "steps", "ours", name) as mine,
-            program(Path(sys.executable), module, "steps", "plain", name) as theirs,
-        ):
-            what = f"{SHALLOW} layers of that shape, a step of 256 tokens"
-            yield alternate("qlora-7b-step", what, lambda: mine(""), lambda: theirs(""), "CPU seconds")
+def compare_steps(folder: Path) -> Iterator[Comparison]:
+    """A step of the engine's and of the libraries alone."""
+    module = "tests.bench.seven_billion"
+    with (
+        program(Path(sys.executable), module, "steps", "ours", str(folder), threads=THREADS) as mine,
+        program(Path(sys.executable), module, "steps", "plain", str(folder), threads=THREADS) as theirs,
+    ):
+        what = f"a step of {TOKENS} tokens on {THREADS} cores"
+        yield alternate("qlora-7b-step", what, lambda: mine(""), lambda: theirs(""), "seconds")
 
 
-def write_model(folder: Path, layers: int) -> None:
-    """Random bfloat16 weights in the shape of Llama 2 7B, 13.5 GB with all of its layers, a shard for each."""
+def write_model(folder: Path) -> None:
+    """Random bfloat16 weights in the shape of Llama 2 7B, 13.5 GB, a shard for each layer."""
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig
@@ -119,7 +127,7 @@ def write_model(folder: Path, layers: int) -> None:
     LlamaConfig(
         hidden_size=HIDDEN,
         intermediate_size=INNER,
-        num_hidden_layers=layers,
+        num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
         vocab_size=VOCABULARY,
         architectures=["LlamaForCausalLM"],
@@ -127,7 +135,7 @@ def write_model(folder: Path, layers: int) -> None:
     ).save_pretrained(folder)
     generator = torch.Generator().manual_seed(0)
     where: dict[str, str] = {}
-    for number, shapes in enumerate(_shards(layers)):
+    for number, shapes in enumerate(_shards()):
         shard = f"model-{number:05}.safetensors"
         tensors = {
             name: torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02, generator=generator)
@@ -141,8 +149,8 @@ def write_model(folder: Path, layers: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def _shards(layers: int) -> Iterator[dict[str, tuple[int, ...]]]:
-    for layer in range(layers):
+def _shards() -> Iterator[dict[str, tuple[int, ...]]]:
+    for layer in range(LAYERS):
         name = f"model.layers.{layer}"
         yield (
             {f"{name}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
@@ -211,7 +219,7 @@ def loaded_plainly(folder: Path) -> Any:
 
 
 def plain_step(loaded: Any) -> Callable[[], float]:
-    """CPU seconds of a step of a model with adapters, as the guides train it."""
+    """Seconds of a step of a model with adapters, as the guides train it."""
     import torch
     from peft import get_peft_model, prepare_model_for_kbit_training
 
@@ -224,17 +232,17 @@ def plain_step(loaded: Any) -> Callable[[], float]:
     ids = torch.randint(tiny.VOCABULARY, (1, TOKENS))
 
     def step() -> float:
-        begun = time.process_time()
+        begun = time.perf_counter()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return time.process_time() - begun
+        return time.perf_counter() - begun
 
     return step
 
 
 def our_step(folder: Path) -> Callable[[], float]:
-    """CPU seconds of a step of ``train.sft``, the mean of two."""
+    """Seconds of a step of ``train.sft``, the mean of two."""
     from peft import get_peft_model
 
     from recipe_engine.methods.load_nf4 import LoadNf4
@@ -250,7 +258,7 @@ def our_step(folder: Path) -> Callable[[], float]:
     options = TrainSft(batch_size=1, gradient_checkpointing=True)
 
     def step() -> float:
-        clock = Clock()
+        clock = Clock(time.perf_counter)
         with tempfile.TemporaryDirectory() as work:
             train(tiny.stage_request(Path(work), options, model=model, reporter=clock), rows, [], 0)
         return (clock.ended - clock.began) / STEPS
@@ -293,8 +301,10 @@ def main() -> None:
     elif sys.argv[1:2] == ["steps"] and len(sys.argv) > 2:
         answer_steps(sys.argv[2], Path(sys.argv[3]))
     else:
-        for row in compare_steps() if sys.argv[1:] == ["steps"] else chain(compare(), compare_steps()):
-            print(f"{row.name:<18} {row.ours:>8.2f} {row.peer:>8.2f} {row.ratio:>6.2f}  {row.unit:<8} {row.what}")
+        with model_folder() as folder:
+            for row in compare_steps(folder) if sys.argv[1:] == ["steps"] else compare(folder):
+                numbers = f"{row.ours:>8.2f} {row.peer:>8.2f} {row.ratio:>6.2f}"
+                print(f"{row.name:<18} {numbers}  {row.unit:<8} {row.runs} runs  {row.what}", flush=True)
 
 
 if __name__ == "__main__":

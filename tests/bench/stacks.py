@@ -174,16 +174,24 @@ def arguments(kind: type[Any], job: Job, **more: Any) -> Any:
 
 
 class Clock(tiny.Recorder):
-    """From the beginning of the first step to the end of the last one."""
+    """From the beginning of the first step to the end of the last one.
+
+    Args:
+        now: what it reads; CPU seconds of this process.
+    """
 
     began = ended = 0.0
+
+    def __init__(self, now: Callable[[], float] = time.process_time) -> None:
+        super().__init__()
+        self.now = now
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """See ``Reporter.progress``."""
         super().progress(done, total, unit)
         if done == 0:
-            self.began = time.process_time()
-        self.ended = time.process_time()
+            self.began = self.now()
+        self.ended = self.now()
 
 
 def ours(job: Job, **options: Any) -> Trained:
