@@ -129,9 +129,7 @@ def left_out(shapes: Shapes, tokens: int, adapters: AdaptLora | None, device: st
     """
     if adapters is None or not adapters.dropout:
         return 0
-    # Which of its two widths is the input, a weight does not say.
-    numbers = sum(one + other for one, other in shapes.targets(adapters).values()) / (2 * max(1, shapes.layers))
-    return round(tokens * numbers * (min(1.0, 8 * adapters.dropout) if device == "cpu" else 1.0))
+    return round(tokens * _read(shapes, adapters) * (min(1.0, 8 * adapters.dropout) if device == "cpu" else 1.0))
 
 
 def attention_block(tokens: int) -> int:
@@ -163,14 +161,16 @@ def _inputs(shapes: Shapes, size: int) -> int:
 
 def _adapter_inputs(shapes: Shapes, size: int, adapters: AdaptLora) -> int:
     """Inputs of the layers that have adapters, and the adapters' inner results, a token."""
-    targets = shapes.targets(adapters)
-    names = {last(name) for name in targets}
-    layers = max(1, shapes.layers)
-    kept = size * shapes.hidden * _any(names & _QUERY_PARTS)
-    kept += size * shapes.hidden * _any(names & _OUTPUT_PARTS)
-    kept += size * shapes.hidden * _any(names - _QUERY_PARTS - _OUTPUT_PARTS - _LAST_PARTS)
-    kept += size * shapes.inner * _any(names & _LAST_PARTS)
-    return kept + size * adapters.rank * len(targets) // layers
+    return size * (_read(shapes, adapters) + adapters.rank * len(shapes.targets(adapters)) // max(1, shapes.layers))
+
+
+def _read(shapes: Shapes, adapters: AdaptLora) -> int:
+    """Numbers a token that the adapters of a decoder layer read; what several read counts once."""
+    names = {last(name) for name in shapes.targets(adapters)}
+    read = shapes.hidden * _any(names & _QUERY_PARTS)
+    read += shapes.hidden * _any(names & _OUTPUT_PARTS)
+    read += shapes.hidden * _any(names - _QUERY_PARTS - _OUTPUT_PARTS - _LAST_PARTS)
+    return read + shapes.inner * _any(names & _LAST_PARTS)
 
 
 def _any(found: object) -> int:

@@ -33,9 +33,10 @@ def adapter_products(model: Any) -> Iterator[None]:
         model: any; one without adapters stays as it is.
     """
     layers = plain_layers(model)
+    inputs = Inputs()
     try:
         for layer in layers:
-            layer.forward = partial(_forward, layer)
+            layer.forward = partial(_forward, layer, inputs)
         yield
     finally:
         for layer in layers:
@@ -53,18 +54,47 @@ def _is_plain(layer: Any) -> bool:
     return type(layer).__name__ in _KINDS and not layer.lora_variant and not any(layer.lora_bias.values())
 
 
-def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
+class Inputs:
+    """What adapters multiply: dropout(x) without its scale, in the precision of their layers.
+
+    Those that read the same tensor, such as queries, keys and values, have the same numbers left out. PEFT draws for
+    each of them: what one adapter sees is alike, and there is a tensor less to go over, and to keep, for each but one.
+    """
+
+    def __init__(self) -> None:
+        self._given: torch.Tensor | None = None
+        self._how: tuple[object, ...] = ()
+        self._read: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    def of(self, x: torch.Tensor, dropout: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The rows of x of (…, in) with 0 for what is left out, (tokens, in), and what that is.
+
+        Args:
+            x: what a layer gets.
+            dropout: share of its numbers that are left out.
+            dtype: of the rows.
+        """
+        how = x._version, dropout, dtype  # noqa: SLF001 -- by which autograd knows of changes in place
+        if self._read is None or self._given is not x or self._how != how:
+            rows = x.detach().reshape(-1, x.shape[-1]).to(dtype)
+            dropped = _dropped(rows, dropout) if dropout else None
+            self._given, self._how, self._read = x, how, (_without(rows, dropped), dropped)
+        return self._read
+
+
+def _forward(layer: Any, inputs: Inputs, x: torch.Tensor) -> torch.Tensor:
     """What PEFT's layer computes for x of (…, in): (…, out)."""
     names = [name for name in layer.active_adapters if name in layer.lora_A and not layer.disable_adapters]
     result: torch.Tensor | None = None
     for name in names:
         dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
         factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+        scale = layer.scaling[name] / (1.0 - dropout)
         if result is None and _is_frozen(layer.base_layer, x):
-            result = LoraLinear.apply(x, *factors, layer.base_layer, layer.scaling[name], dropout)
+            result = LoraLinear.apply(x, *inputs.of(x, dropout, x.dtype), *factors, layer.base_layer, scale)
         else:
             result = layer.base_layer(x) if result is None else result
-            result = LoraProduct.apply(result, x, *factors, layer.scaling[name], dropout)
+            result = LoraProduct.apply(result, x, *inputs.of(x, dropout, result.dtype), *factors, scale)
     return layer.base_layer(x) if result is None else result
 
 
@@ -79,7 +109,7 @@ def _is_frozen(base: torch.nn.Module, x: torch.Tensor) -> bool:
 
 
 class LoraLinear(torch.autograd.Function):
-    """A layer that is not trained and its adapter: x W + b + s dropout(x) A^T B^T (Hu et al., 2021: LoRA, section 4.1).
+    """A layer that is not trained and its adapter: x W + b + s d A^T B^T (Hu et al., 2021: LoRA, section 4.1).
 
     What the adapter adds is summed up in place, in the forward pass and in the gradient of x: tensors of that size are
     gone over as seldom as can be.
@@ -89,56 +119,60 @@ class LoraLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
         ctx: Any,
         x: torch.Tensor,
+        kept: torch.Tensor,
+        dropped: torch.Tensor | None,
         first: torch.Tensor,
         second: torch.Tensor,
         base: torch.nn.Module,
-        scaling: float,
-        dropout: float,
+        scale: float,
     ) -> torch.Tensor:
         """The sum.
 
         Args:
             ctx: of autograd.
             x: what the layer gets, (…, in).
+            kept: d, what the adapter gets, (tokens, in): the rows of x with 0 for what is left out.
+            dropped: what that is.
             first: A, (rank, in), in float32.
             second: B, (out, rank), in float32.
             base: the layer, a ``Linear`` or a ``Conv1D``, in the dtype of ``x``.
-            scaling: s.
-            dropout: share of the numbers of x that are left out; the others are scaled by 1 / (1 - dropout).
+            scale: s, by which the numbers are multiplied that are not left out.
 
         Returns:
             (…, out), in the dtype of ``x``.
         """
         result: torch.Tensor = base(x)
         ctx.base = base
-        inner, factor = _inner(ctx, x, first, second, scaling, dropout, x.dtype)
+        inner, factor = _inner(ctx, x, kept, dropped, first, second, scale)
         result.view(-1, result.shape[-1]).addmm_(inner, factor.T)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of x, A and B: dy W^T + s (dy B) A where x was kept; s (dy B)^T dropout(x); s dy^T (dropout(x) A^T)."""
-        weight = ctx.base.weight
+        """Of x, A and B: dy W^T + s (dy B) A where x was kept; s (dy B)^T d; s dy^T (d A^T)."""
+        wanted, weight = ctx.needs_input_grad, ctx.base.weight
         out_by_in = weight if isinstance(ctx.base, torch.nn.Linear) else weight.T
-        return *_gradients(ctx, gradient, ctx.needs_input_grad[:3], out_by_in), None, None, None
+        x, *factors = _gradients(ctx, gradient, (wanted[0], *wanted[3:5]), out_by_in)
+        return x, None, None, *factors, None, None
 
 
 class LoraProduct(torch.autograd.Function):
-    """What an adapter adds to y, the result of whatever layer: y + s dropout(x) A^T B^T, in the dtype of y."""
+    """What an adapter adds to y, the result of whatever layer: y + s d A^T B^T, in the dtype of y."""
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
         ctx: Any,
         result: torch.Tensor,
         x: torch.Tensor,
+        kept: torch.Tensor,
+        dropped: torch.Tensor | None,
         first: torch.Tensor,
         second: torch.Tensor,
-        scaling: float,
-        dropout: float,
+        scale: float,
     ) -> torch.Tensor:
         """The sum, (…, out): y is ``result``, (…, out); all others as for :class:`LoraLinear`, x in any dtype."""
-        inner, factor = _inner(ctx, x, first, second, scaling, dropout, result.dtype)
+        inner, factor = _inner(ctx, x, kept, dropped, first, second, scale)
         flat = result.reshape(-1, result.shape[-1])
         return torch.addmm(flat, inner, factor.T).view(result.shape)
 
@@ -146,26 +180,25 @@ class LoraProduct(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Of y, x, A and B: dy; s (dy B) A where x was kept; those of the factors as for :class:`LoraLinear`."""
-        return gradient, *_gradients(ctx, gradient, ctx.needs_input_grad[1:4], None), None, None
+        wanted = ctx.needs_input_grad
+        x, *factors = _gradients(ctx, gradient, (wanted[1], *wanted[4:6]), None)
+        return gradient, x, None, None, *factors, None
 
 
 def _inner(  # noqa: PLR0913, PLR0917 -- what a forward pass is given
     ctx: Any,
     x: torch.Tensor,
+    kept: torch.Tensor,
+    dropped: torch.Tensor | None,
     first: torch.Tensor,
     second: torch.Tensor,
-    scaling: float,
-    dropout: float,
-    dtype: torch.dtype,
+    scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inner result s dropout(x) A^T, (tokens, rank), and B, in a dtype; what :func:`_gradients` needs is kept."""
-    rows = x.reshape(-1, x.shape[-1]).to(dtype)
-    dropped = _dropped(rows, dropout) if dropout else None
-    factors = first.to(dtype), second.to(dtype)
-    ctx.scale = scaling / (1.0 - dropout)
-    inner = _scaled(_without(rows, dropped), factors[0].T, ctx.scale)
-    ctx.save_for_backward(x, dropped, inner, *factors)
-    ctx.master = first.dtype
+    """The inner result s d A^T, (tokens, rank), and B, in the dtype of d; what :func:`_gradients` needs is kept."""
+    factors = first.to(kept.dtype), second.to(kept.dtype)
+    inner = _scaled(kept, factors[0].T, scale)
+    ctx.save_for_backward(kept, dropped, inner, *factors)
+    ctx.given, ctx.scale, ctx.master = (x.shape, x.dtype), scale, first.dtype
     return inner, factors[1]
 
 
@@ -185,15 +218,15 @@ def _gradients(
         wanted: of x, of A, of B.
         weight: of the layer below, (out, in), where the gradient of x shall be that of the layer too.
     """
-    x, dropped, inner, first, second = ctx.saved_tensors
+    kept, dropped, inner, first, second = ctx.saved_tensors
+    shape, dtype = ctx.given
     rows = gradient.reshape(-1, gradient.shape[-1])
     of_inner = _scaled(rows, second, ctx.scale)
     of_x = of_first = of_second = None
     if wanted[0]:
         of_x = _leave_out(of_inner @ first, dropped)
-        of_x = (of_x if weight is None else of_x.addmm_(rows, weight)).view(x.shape).to(x.dtype)
+        of_x = (of_x if weight is None else of_x.addmm_(rows, weight)).view(shape).to(dtype)
     if wanted[1]:
-        kept = _without(x.reshape(-1, x.shape[-1]).to(rows.dtype), dropped)
         of_first = (of_inner.T @ kept).to(ctx.master)
     if wanted[2]:
         of_second = (inner.T @ rows).T.to(ctx.master, memory_format=torch.contiguous_format)

@@ -6,18 +6,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipe_engine.training.prefixes import share_prefixes, whole
+from recipe_engine.training.prefixes import Piece, share_prefixes, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Sized
 
     import torch
 
-    from recipe_engine.training.prefixes import Piece
     from recipe_engine.training.rows import Row
 
 IGNORE = -100
 """Label of a token that is not learned (the convention of transformers and ``torch.nn.functional.cross_entropy``)."""
+
+FILL = 8
+"""Tokens of a packed sequence are a multiple: oneDNN's products of some odd numbers of rows take a fifth longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +139,16 @@ def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False, shared: boo
         shared: what rows that follow each other begin with is there once, up to the last token before what is learned.
 
     Returns:
-        ``input_ids``, ``position_ids`` and ``labels``, each (1, tokens of all rows), and ``segments``, which says where
-        rows begin and end. Positions start anew in each row; labels are not shifted, and the first token of a row has
-        none, so that no row predicts the next. Labels are in the order of the rows.
+        What :func:`packed_inputs` gives, and ``labels``, (1, tokens). Positions start anew in each row; labels are not
+        shifted, and the first token of a row has none, so that no row predicts the next. Labels are in the order of the
+        rows.
     """
     import torch
 
-    from recipe_engine.training.segments import SEGMENTS, Segments
-
     texts = [row.input_ids for row in rows]
     pieces = share_prefixes(texts, [_before_labels(row) for row in rows]) if shared and not all_tokens else whole(texts)
-    input_ids = torch.tensor([token for piece in pieces for token in piece.ids])
+    inputs = packed_inputs(pieces)
+    input_ids = inputs["input_ids"][0]
     learned = torch.zeros(len(input_ids), dtype=torch.bool)
     end = 0
     for piece in pieces:
@@ -156,11 +157,27 @@ def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False, shared: boo
             supervised = rows[piece.row].supervised[piece.start :]
             learned[start:end] = True if all_tokens else torch.tensor(supervised)
             learned[start] = False
+    return inputs | {"labels": input_ids.where(learned, IGNORE)[None]}
+
+
+def packed_inputs(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """What a model gets of pieces that lie end to end, filled up to a multiple of :data:`FILL` tokens.
+
+    Returns:
+        ``input_ids`` and ``position_ids``, each (1, tokens), and ``segments``, which says where pieces begin and end.
+        What fills up is a piece of its own at the end; nothing looks at it.
+    """
+    import torch
+
+    from recipe_engine.training.segments import SEGMENTS, Segments
+
+    missing = -sum(len(piece.ids) for piece in pieces) % FILL
+    filler = [Piece(None, 0, pieces[0].ids[:1] * missing, None)] if missing else []
+    filled = [*pieces, *filler]
     return {
-        "input_ids": input_ids[None],
-        "position_ids": positions(pieces)[None],
-        "labels": input_ids.where(learned, IGNORE)[None],
-        SEGMENTS: Segments.of(pieces),
+        "input_ids": torch.tensor([token for piece in filled for token in piece.ids])[None],
+        "position_ids": positions(filled)[None],
+        SEGMENTS: Segments.of(filled),
     }
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
-import torch.nn.functional as F  # noqa: N812, TID253 -- the name that everyone knows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
 SMALLEST, BLOCKS = 32, 4
 """Queries of the smallest block, and blocks of a row: its blocks are as large as it takes, in powers of two.
 
-Keys lie there once for each block that sees them, so there are few. What a block lacks is filled up with zeros: for
-each shape of a product in 16 bits, oneDNN makes a program, which takes a millisecond to make and a megabyte to keep."""
+Keys lie there once for each block that sees them, so there are few. What a block lacks is filled up, with its last
+token again: for each shape of a product in 16 bits, oneDNN makes a program, which takes a millisecond to make and a
+megabyte to keep."""
 # What autograd itself calls for a softmax: P (dP - sum of P dP), in one pass.
 _softmax_gradient = torch.ops.aten._softmax_backward_data  # noqa: SLF001 -- it has no other name
 
@@ -76,7 +76,7 @@ class BlockAttention(torch.autograd.Function):
         layout, scaling = ctx.layout, ctx.scaling
         query, key, value, *shares = ctx.saved_tensors
         asked, there, values = layout.queries(query), layout.keys(key), layout.keys(value)
-        wanted = layout.queries(gradient.transpose(1, 2))
+        wanted = layout.queries(gradient.transpose(1, 2)).index_fill_(0, layout.filled, 0.0)
         of_asked, of_there, of_values = (torch.empty_like(part) for part in (asked, there, values))
         for group, chances in zip(layout.groups, shares, strict=True):
             of_chances = torch.bmm(group.queries(wanted), group.keys(values).mT)
@@ -117,15 +117,19 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the heads of tokens lie in the products of blocks. The token after the last stands for what is missing.
+    """Where the heads of tokens lie in the products of blocks.
+
+    What fills a block up is computed like a token, and goes nowhere: no token sees the keys, as they come after it, and
+    the gradient of the queries is 0, so that they add nothing to that of what they see.
 
     Attributes:
         groups: of blocks.
         heads: of queries.
         shared: query heads that share a key head; they are further rows of its product.
-        asked: which row of (tokens + 1) * heads is which of the blocks' queries.
-        there: which row of (tokens + 1) * key heads is which of the blocks' keys.
+        asked: which row of tokens * heads is which of the blocks' queries.
+        there: which row of tokens * key heads is which of the blocks' keys.
         places: where the queries' heads, token by token, are among the blocks' queries.
+        filled: which of the blocks' queries fill blocks up.
     """
 
     groups: tuple[_Group, ...]
@@ -134,6 +138,7 @@ class Layout:
     asked: torch.Tensor
     there: torch.Tensor
     places: torch.Tensor
+    filled: torch.Tensor
 
     @classmethod
     def of(cls, segments: Segments, heads: int, key_heads: int, window: int | None, device: torch.device) -> Layout:
@@ -157,49 +162,52 @@ class Layout:
     def sums(self, part: torch.Tensor) -> torch.Tensor:
         """(all rows of keys, width) to (1, key heads, total, width): the sums over the blocks that see a token."""
         heads, width = self.heads // self.shared, part.shape[1]
-        found = part.new_zeros(len(self.places) // self.heads + 1, heads, width)
+        found = part.new_zeros(len(self.places) // self.heads, heads, width)
         found.view(-1, width).index_add_(0, self.there, part)
-        return found[:-1].transpose(0, 1)[None]
+        return found.transpose(0, 1)[None]
 
 
 def _rows(part: torch.Tensor) -> torch.Tensor:
-    """(1, heads, total, width) to ((total + 1) * heads, width), zeros for a token after the last."""
-    _, heads, _, width = part.shape
-    return torch.cat([part[0].transpose(0, 1), part.new_zeros(1, heads, width)]).view(-1, width)
+    """(1, heads, total, width) to (total * heads, width), which models have lying so."""
+    return part[0].transpose(0, 1).reshape(-1, part.shape[3])
 
 
 def _layout(segments: Segments, heads: int, key_heads: int, window: int | None, device: torch.device) -> Layout:
-    alike: dict[tuple[int, int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for own, seen, before in _blocks(segments, window):
-        alike.setdefault((len(own), len(seen), before), []).append((own, seen))
-    asked, there, groups, ends = [], [], [], (0, 0)
+    alike: dict[tuple[int, int, int], list[tuple[torch.Tensor, torch.Tensor, int]]] = {}
+    for own, seen, before, asks in _blocks(segments, window):
+        alike.setdefault((len(own), len(seen), before), []).append((own, seen, asks))
+    asked, there, real, groups, ends = [], [], [], [], (0, 0)
     for (asks, sees, before), blocks in alike.items():
-        asked.append(_by_head([own for own, _ in blocks], heads))
-        there.append(_by_head([seen for _, seen in blocks], key_heads))
+        asked.append(_by_head([own for own, _, _ in blocks], heads))
+        there.append(_by_head([seen for _, seen, _ in blocks], key_heads))
+        counts = torch.tensor([count for _, _, count in blocks])[:, None, None]
+        real.append((torch.arange(asks) < counts).expand(-1, heads, -1).flatten())
         starts, ends = ends, (ends[0] + len(asked[-1]), ends[1] + len(there[-1]))
         rows = slice(starts[0], ends[0]), slice(starts[1], ends[1])
         groups.append(_Group(len(blocks) * key_heads, asks, sees, before, rows))
-    queries, tokens = torch.cat(asked), sum(segments.lengths)
-    places = torch.empty((tokens + 1) * heads, dtype=torch.int64)
-    places[queries] = torch.arange(len(queries))
-    indices = (part.to(device) for part in (queries, torch.cat(there), places[: tokens * heads]))
+    queries, kept = torch.cat(asked), torch.cat(real)
+    places = torch.empty(sum(segments.lengths) * heads, dtype=torch.int64)
+    places[queries[kept]] = kept.nonzero().flatten()
+    indices = (part.to(device) for part in (queries, torch.cat(there), places, (~kept).nonzero().flatten()))
     return Layout(tuple(groups), heads, heads // key_heads, *indices)
 
 
-def _blocks(segments: Segments, window: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Of each block its tokens, those that it sees, and how many of these come before its first."""
+def _blocks(segments: Segments, window: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor, int, int]]:
+    """Of each block its tokens, those that it sees, how many of these come before its first, and how many it has."""
     tokens = torch.arange(sum(segments.lengths))
     pieces = tokens[:, None].split(segments.lengths)
     for piece, row, before in zip(pieces, segments.joined(pieces), segments.before, strict=True):
         block = block_of(len(row))
         for start in range(0, len(piece), block):
-            stop = before + min(start + block, len(piece))
+            own = piece[start : start + block, 0]
             first = 0 if window is None else max(0, before + start + 1 - window) // block * block
-            own, seen = piece[start : start + block, 0], row[first:stop, 0]
-            yield (
-                *(F.pad(part, (0, -len(part) % block), value=len(tokens)) for part in (own, seen)),
-                before + start - first,
-            )
+            seen = row[first : before + start + len(own), 0]
+            yield _filled(own, block), _filled(seen, block), before + start - first, len(own)
+
+
+def _filled(tokens: torch.Tensor, block: int) -> torch.Tensor:
+    """As many blocks as it takes, the last of them filled up."""
+    return torch.cat([tokens, tokens[-1:].expand(-len(tokens) % block)])
 
 
 def block_of(tokens: int) -> int:

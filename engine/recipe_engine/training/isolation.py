@@ -55,7 +55,8 @@ def _states(model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
     batch = on_device(collate_packed(rows), language_model.device)
     with borrowed(model), torch.no_grad():
         states = packed_states(language_model, batch)[0].float()
-    return list(states.split([len(row.input_ids) for row in rows]))
+    lengths = [len(row.input_ids) for row in rows]
+    return list(states[: sum(lengths)].split(lengths))
 
 
 def _beginning(row: Row) -> Row:

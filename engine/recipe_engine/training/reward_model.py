@@ -10,14 +10,14 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 
 from recipe_engine.errors import StageFailed
 from recipe_engine.training.adapters import CONFIG_FILE, OWN_WEIGHTS_FILE, WEIGHTS_FILE, load_adapter_weights
-from recipe_engine.training.batches import by_length, positions
+from recipe_engine.training.batches import by_length, packed_inputs
 from recipe_engine.training.borrow import borrowed
 from recipe_engine.training.layout import layout_of
 from recipe_engine.training.loss import on_device, packed_states
 from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.prefixes import share_prefixes, shares_on, whole
 from recipe_engine.training.result import ResultWriter
-from recipe_engine.training.segments import SEGMENTS, Segments
+from recipe_engine.training.segments import SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,18 +124,13 @@ def lay(texts: Sequence[Sequence[int]], pad: int, layout: Layout, *, shared: boo
         shared: what texts that follow each other begin with is there once, where they are packed.
 
     Returns:
-        ``input_ids``, with ``position_ids`` and where texts begin and end, (1, tokens of all texts) each, and the
-        positions of their last tokens, (texts,); or with ``attention_mask``, (texts, longest) each.
+        What :func:`~recipe_engine.training.batches.packed_inputs` gives, and the positions of the texts' last tokens,
+        (texts,); or ``input_ids`` with ``attention_mask``, (texts, longest) each.
     """
     if layout == "packed":
         pieces = share_prefixes(texts, [len(text) - 1 for text in texts]) if shared else whole(texts)
         ends = torch.tensor([len(piece.ids) for piece in pieces]).cumsum(dim=0) - 1
-        return {
-            "input_ids": torch.tensor([token for piece in pieces for token in piece.ids])[None],
-            "position_ids": positions(pieces)[None],
-            ENDS: ends[[piece.row is not None for piece in pieces]],
-            SEGMENTS: Segments.of(pieces),
-        }
+        return packed_inputs(pieces) | {ENDS: ends[[piece.row is not None for piece in pieces]]}
     rows = [torch.tensor(text, dtype=torch.long) for text in texts]
     pad_to_longest = torch.nn.utils.rnn.pad_sequence
     return {

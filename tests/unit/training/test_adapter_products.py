@@ -12,6 +12,7 @@ from tests import tiny
 from transformers.pytorch_utils import Conv1D
 
 from recipe_engine.training.adapter_products import (
+    Inputs,
     LoraLinear,
     LoraProduct,
     _dropped,
@@ -92,16 +93,30 @@ def test_in_bfloat16_one_layer_is_right_to_half_a_percent() -> None:
 
 def products(*given: torch.Tensor) -> list[torch.Tensor]:
     """The sum, and the gradients of y, x, A and B."""
-    tensors = [tensor.requires_grad_() for tensor in given[:4]]
-    out = LoraProduct.apply(*tensors, 0.5, 0.0)
+    result, x, first, second = tensors = [tensor.requires_grad_() for tensor in given[:4]]
+    out = product(result, x, first, second, 0.5)
     return [out.detach(), *torch.autograd.grad(out, tensors, given[4])]
+
+
+def product(
+    result: torch.Tensor,
+    x: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    scale: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """y + s dropout(x) A^T B^T."""
+    given = Inputs().of(x, dropout, result.dtype)
+    out: torch.Tensor = LoraProduct.apply(result, x, *given, first, second, scale / (1 - dropout))
+    return out
 
 
 def test_a_step_by_hand() -> None:
     """y = W x + s B A x at one row: x = (1, 2), A = (1, -1), B = (3, 5), s = 2; the gradient of y is (1, 10)."""
     result, x = torch.zeros(1, 2, requires_grad=True), torch.tensor([[1.0, 2.0]], requires_grad=True)
     first, second = torch.tensor([[1.0, -1.0]], requires_grad=True), torch.tensor([[3.0], [5.0]], requires_grad=True)
-    out = LoraProduct.apply(result, x, first, second, 2.0, 0.0)
+    out = product(result, x, first, second, 2.0)
     out.backward(torch.tensor([[1.0, 10.0]]))
     # A x = -1, so s B A x = (-6, -10); B^T dy = 53, so dA = 2 * 53 x and dx = 2 * 53 A; dB = 2 * (-1) dy.
     assert out.tolist() == [[-6.0, -10.0]]
@@ -124,7 +139,7 @@ def test_dropout_by_hand(dropout: float) -> None:
     gradient = torch.randn(5, 7, 6)
     tensors = (result, x, first, second)
     torch.manual_seed(4)
-    out = LoraProduct.apply(*tensors, 1.5, dropout)
+    out = product(*tensors, 1.5, dropout)
     found = torch.autograd.grad(out, tensors, gradient)
     torch.manual_seed(4)
     mask = _without(torch.ones(35, 4), _dropped(x.reshape(-1, 4), dropout)).view(x.shape)
@@ -144,7 +159,7 @@ def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, d
     x, first, second = (tensor.requires_grad_() for tensor in tensors)
     gradient = torch.randn(5, 7, 6, dtype=torch.float64)
     torch.manual_seed(4)
-    out = LoraLinear.apply(x, first, second, base, 1.5, dropout)
+    out = LoraLinear.apply(x, *Inputs().of(x, dropout, x.dtype), first, second, base, 1.5 / (1 - dropout))
     found = torch.autograd.grad(out, tensors, gradient)
     torch.manual_seed(4)
     dropped = _dropped(x.reshape(-1, 4), dropout) if dropout else None
@@ -152,6 +167,39 @@ def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, d
     plain = base(x) + 1.5 * ((x * mask / (1 - dropout)) @ first.T @ second.T)
     torch.testing.assert_close(out, plain)
     torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
+
+
+def test_what_reads_the_same_tensor_has_the_same_left_out() -> None:
+    torch.manual_seed(0)
+    inputs, x = Inputs(), torch.ones(3, 5, 40)
+    kept, _ = inputs.of(x, 0.1, x.dtype)
+    assert kept.shape == (15, 40)
+    assert inputs.of(x, 0.1, x.dtype)[0] is kept
+    assert (inputs.of(x, 0.0, x.dtype)[0] == 1.0).all()
+    for other in (inputs.of(x, 0.1, x.dtype), inputs.of(x.clone(), 0.1, x.dtype)):
+        assert not torch.equal(other[0], kept)
+    x.add_(1.0)
+    assert set(inputs.of(x, 0.1, x.dtype)[0].unique().tolist()) == {0.0, 2.0}
+
+
+def test_adapters_of_a_model_share_what_dropout_left_out(rows: list[Row], tmp_path: Path, llama: Path) -> None:
+    """Queries, keys and values do; so do gate and up; nothing else does."""
+    model = tiny.adapted_model(tmp_path, llama, dropout=0.1).train()
+    kept: dict[str, int] = {}
+    with adapter_products(model), pytest.MonkeyPatch.context() as patch:
+        forward = LoraLinear.forward
+        bases = {id(layer.base_layer): name for name, layer in model.named_modules() if hasattr(layer, "base_layer")}
+
+        def spied(ctx: Any, x: torch.Tensor, given: torch.Tensor, *others: Any) -> torch.Tensor:
+            kept[bases[id(others[3])].split("layers.")[-1]] = given.data_ptr()
+            return forward(ctx, x, given, *others)
+
+        patch.setattr(LoraLinear, "forward", staticmethod(spied))
+        step(model, rows)
+    alike = [{name for name in kept if kept[name] == place} for place in dict.fromkeys(kept.values())]
+    parts = [{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {"self_attn.o_proj"}]
+    parts += [{"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}]
+    assert alike == [{f"{layer}.{name}" for name in part} for layer in range(2) for part in parts]
 
 
 def test_a_layer_whose_bias_is_trained_gets_its_gradient(rows: list[Row], tmp_path: Path, gpt2: Path) -> None:

@@ -76,12 +76,25 @@ def test_rows_come_out_whole_and_in_order(drawn: list[tuple[list[int], int]]) ->
 def test_a_batch_by_hand() -> None:
     """Positions go on from the beginning; the token before the first label is no part of it, as it predicts that."""
     batch = collate_packed(ROWS[:3], shared=True)
-    assert batch["position_ids"].tolist() == [[*range(8), *range(8, 12), *range(8, 16), 16, 17, 18, 16, 17]]
+    whole_rows = [*range(8), *range(8, 12), *range(8, 16), 16, 17, 18, 16, 17]
+    assert batch["position_ids"].tolist() == [[*whole_rows, *range(32 - len(whole_rows))]]
     learned = [label for label in batch["labels"][0].tolist() if label != IGNORE]
     assert learned == [4, 6, 7, 8], "in the order of the rows"
-    assert batch[SEGMENTS].lengths == [8, 4, 8, 3, 2]
-    assert batch[SEGMENTS].parents == [None, 0, 0, 2, 2]
-    assert collate_packed(ROWS[:3], shared=True, all_tokens=True)[SEGMENTS].lengths == [12, 19, 18]
+    assert batch[SEGMENTS].lengths == [8, 4, 8, 3, 2, 7]
+    assert batch[SEGMENTS].parents == [None, 0, 0, 2, 2, None]
+    assert collate_packed(ROWS[:3], shared=True, all_tokens=True)[SEGMENTS].lengths == [12, 19, 18, 7]
+
+
+@pytest.mark.parametrize(("tokens", "filled"), [(1, 8), (8, 8), (9, 16)])
+def test_what_lies_end_to_end_is_filled_up(tokens: int, filled: int) -> None:
+    """With tokens that are a row of their own, and have no label."""
+    ids = tuple(range(3, 3 + tokens))
+    batch = collate_packed([row(ids, 0)])
+    assert batch["input_ids"].shape == batch["position_ids"].shape == batch["labels"].shape == (1, filled)
+    assert batch["labels"][0, 1:tokens].tolist() == list(ids[1:])
+    assert set(batch["labels"][0, tokens:].tolist()) <= {IGNORE}
+    assert sum(batch[SEGMENTS].lengths) == filled
+    assert batch[SEGMENTS].longest == max(tokens, filled - tokens)
 
 
 def test_a_mask_of_a_piece_by_hand() -> None:
@@ -110,7 +123,7 @@ def test_fewer_tokens_go_through_the_model(llama: Path) -> None:
     seen: list[int] = []
     model.model.layers[0].register_forward_hook(lambda _module, inputs, _out: seen.append(inputs[0].shape[1]))
     mean_loss(model, ROWS[1:3], 2, 0, _silent, layout="packed")
-    assert seen == [16 + 3 + 2], "and not 19 + 18"
+    assert seen == [16 + 3 + 2 + 3], "and not 19 + 18; 3 fill up"
 
 
 def _silent(_done: int, _total: int) -> Any: ...
