@@ -8,6 +8,7 @@ as they are. DoRA has further terms and keeps PEFT's way.
 from __future__ import annotations
 
 import math
+import weakref
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers.pytorch_utils import Conv1D  # noqa: TID253 -- likewise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Classes of PEFT's that add x A^T B^T to the result of a layer of whatever kind.
 _KINDS = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})
@@ -62,7 +63,7 @@ class Inputs:
     """
 
     def __init__(self) -> None:
-        self._given: torch.Tensor | None = None
+        self._given: Callable[[], torch.Tensor | None] = lambda: None  # weak: with it, a graph would stay
         self._how: tuple[object, ...] = ()
         self._read: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
@@ -74,11 +75,14 @@ class Inputs:
             dropout: share of its numbers that are left out.
             dtype: of the rows.
         """
+        rows = x.detach().reshape(-1, x.shape[-1])
+        if not dropout and x.dtype == dtype:
+            return rows, None
         how = x._version, dropout, dtype  # noqa: SLF001 -- by which autograd knows of changes in place
-        if self._read is None or self._given is not x or self._how != how:
-            rows = x.detach().reshape(-1, x.shape[-1]).to(dtype)
+        if self._read is None or self._given() is not x or self._how != how:
+            rows = rows.to(dtype)
             dropped = _dropped(rows, dropout) if dropout else None
-            self._given, self._how, self._read = x, how, (_without(rows, dropped), dropped)
+            self._given, self._how, self._read = weakref.ref(x), how, (_without(rows, dropped), dropped)
         return self._read
 
 
