@@ -60,17 +60,22 @@ class Inputs:
 
     Those that read the same tensor, such as queries, keys and values, have the same numbers left out. PEFT draws for
     each of them: what one adapter sees is alike, and there is a tensor less to go over, and to keep, for each but one.
+    One that reads the tensor once more has numbers of its own: activations that are computed again draw as often.
     """
 
     def __init__(self) -> None:
         self._given: Callable[[], torch.Tensor | None] = lambda: None  # weak: with it, a graph would stay
         self._how: tuple[object, ...] = ()
         self._read: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._readers: set[object] = set()
 
-    def of(self, x: torch.Tensor, dropout: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def of(
+        self, reader: object, x: torch.Tensor, dropout: float, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The rows of x of (…, in) with 0 for what is left out, (tokens, in), and what that is.
 
         Args:
+            reader: the adapter.
             x: what a layer gets.
             dropout: share of its numbers that are left out.
             dtype: of the rows.
@@ -79,10 +84,12 @@ class Inputs:
         if not dropout and x.dtype == dtype:
             return rows, None
         how = x._version, dropout, dtype  # noqa: SLF001 -- by which autograd knows of changes in place
-        if self._read is None or self._given() is not x or self._how != how:
+        if self._read is None or self._given() is not x or self._how != how or reader in self._readers:
             rows = rows.to(dtype)
             dropped = _dropped(rows, dropout) if dropout else None
             self._given, self._how, self._read = weakref.ref(x), how, (_without(rows, dropped), dropped)
+            self._readers.clear()
+        self._readers.add(reader)
         return self._read
 
 
@@ -92,13 +99,14 @@ def _forward(layer: Any, inputs: Inputs, x: torch.Tensor) -> torch.Tensor:
     result: torch.Tensor | None = None
     for name in names:
         dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-        factors = layer.lora_A[name].weight, layer.lora_B[name].weight
+        first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
         scale = layer.scaling[name] / (1.0 - dropout)
         if result is None and _is_frozen(layer.base_layer, x):
-            result = LoraLinear.apply(x, *inputs.of(x, dropout, x.dtype), *factors, layer.base_layer, scale)
+            read = inputs.of(first, x, dropout, x.dtype)
+            result = LoraLinear.apply(x, *read, first, second, layer.base_layer, scale)
         else:
             result = layer.base_layer(x) if result is None else result
-            result = LoraProduct.apply(result, x, *inputs.of(x, dropout, result.dtype), *factors, scale)
+            result = LoraProduct.apply(result, x, *inputs.of(first, x, dropout, result.dtype), first, second, scale)
     return layer.base_layer(x) if result is None else result
 
 

@@ -107,7 +107,7 @@ def product(
     dropout: float = 0.0,
 ) -> torch.Tensor:
     """y + s dropout(x) A^T B^T."""
-    given = Inputs().of(x, dropout, result.dtype)
+    given = Inputs().of(first, x, dropout, result.dtype)
     out: torch.Tensor = LoraProduct.apply(result, x, *given, first, second, scale / (1 - dropout))
     return out
 
@@ -159,7 +159,7 @@ def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, d
     x, first, second = (tensor.requires_grad_() for tensor in tensors)
     gradient = torch.randn(5, 7, 6, dtype=torch.float64)
     torch.manual_seed(4)
-    out = LoraLinear.apply(x, *Inputs().of(x, dropout, x.dtype), first, second, base, 1.5 / (1 - dropout))
+    out = LoraLinear.apply(x, *Inputs().of(first, x, dropout, x.dtype), first, second, base, 1.5 / (1 - dropout))
     found = torch.autograd.grad(out, tensors, gradient)
     torch.manual_seed(4)
     dropped = _dropped(x.reshape(-1, 4), dropout) if dropout else None
@@ -172,14 +172,17 @@ def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, d
 def test_what_reads_the_same_tensor_has_the_same_left_out() -> None:
     torch.manual_seed(0)
     inputs, x = Inputs(), torch.ones(3, 5, 40)
-    kept, _ = inputs.of(x, 0.1, x.dtype)
+    kept, _ = inputs.of("query", x, 0.1, x.dtype)
     assert kept.shape == (15, 40)
-    assert inputs.of(x, 0.1, x.dtype)[0] is kept
-    assert (inputs.of(x, 0.0, x.dtype)[0] == 1.0).all()
-    assert not torch.equal(inputs.of(x, 0.2, x.dtype)[0], kept)
-    assert not torch.equal(inputs.of(x.clone(), 0.1, x.dtype)[0], kept)
+    assert inputs.of("key", x, 0.1, x.dtype)[0] is kept
+    assert (inputs.of("other", x, 0.0, x.dtype)[0] == 1.0).all()
+    again, _ = inputs.of("query", x, 0.1, x.dtype)
+    assert not torch.equal(again, kept), "one that reads it once more has numbers of its own"
+    assert inputs.of("key", x, 0.1, x.dtype)[0] is again
+    assert not torch.equal(inputs.of("other", x, 0.2, x.dtype)[0], again)
+    assert not torch.equal(inputs.of("other", x.clone(), 0.1, x.dtype)[0], again)
     x.add_(1.0)
-    assert set(inputs.of(x, 0.1, x.dtype)[0].unique().tolist()) == {0.0, 2.0}
+    assert set(inputs.of("other", x, 0.1, x.dtype)[0].unique().tolist()) == {0.0, 2.0}
 
 
 def test_adapters_of_a_model_share_what_dropout_left_out(rows: list[Row], tmp_path: Path, llama: Path) -> None:

@@ -57,6 +57,29 @@ def test_the_same_gradients_of_adapters_with_dropout(llama: Path, tmp_path: Path
         assert_same(gradients(model), expected)
 
 
+def test_the_same_gradients_where_adapters_read_what_a_layer_is_given() -> None:
+    """In an encoder queries and values do, so the last layer's read the very same tensor twice; its dropout draws on."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    encoder = BertModel(BertConfig(vocab_size=50, hidden_dropout_prob=0.2, **shape))
+    lora = LoraConfig(r=2, lora_dropout=0.1, target_modules=["query", "value"], init_lora_weights=False)
+    model = get_peft_model(encoder, lora).train()
+
+    def step() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        torch.manual_seed(1)
+        with adapter_products(model):
+            model(input_ids=torch.arange(12).view(2, 6)).last_hidden_state.pow(3).sum().backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    expected = step()
+    with recomputed(model):
+        assert_same(step(), expected)
+
+
 @pytest.mark.parametrize(("targets", "times"), [("all-linear", 2), (["q_proj", "v_proj"], 1)])
 def test_a_last_product_that_nobody_trains_is_spared(
     llama: Path, tmp_path: Path, targets: str | list[str], times: int
