@@ -58,7 +58,7 @@ def test_the_same_gradients_of_adapters_with_dropout(llama: Path, tmp_path: Path
 
 
 def test_the_same_gradients_where_adapters_read_what_a_layer_is_given() -> None:
-    """In an encoder queries and values do, so the last layer's read the very same tensor twice; its dropout draws on."""
+    """In an encoder queries and values do, so the last layer reads the same tensor twice; its dropout draws on."""
     from peft import LoraConfig, get_peft_model
     from transformers import BertConfig, BertModel
 
