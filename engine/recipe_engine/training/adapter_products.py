@@ -64,7 +64,7 @@ class Inputs:
     """
 
     def __init__(self) -> None:
-        self._given: Callable[[], torch.Tensor | None] = lambda: None  # weak: with it, a graph would stay
+        self._given: Callable[[], torch.Tensor | None] = lambda: None  # weak, as there is a graph behind it
         self._how: tuple[object, ...] = ()
         self._read: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self._readers: set[object] = set()
@@ -87,10 +87,15 @@ class Inputs:
         if self._read is None or self._given() is not x or self._how != how or reader in self._readers:
             rows = rows.to(dtype)
             dropped = _dropped(rows, dropout) if dropout else None
-            self._given, self._how, self._read = weakref.ref(x), how, (_without(rows, dropped), dropped)
+            self._given, self._how, self._read = weakref.ref(x, self._forget), how, (_without(rows, dropped), dropped)
             self._readers.clear()
         self._readers.add(reader)
         return self._read
+
+    def _forget(self, given: object) -> None:
+        """Let go of what was read of a tensor, as soon as that is gone."""
+        if self._given is given:
+            self._read = None
 
 
 def _forward(layer: Any, inputs: Inputs, x: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,13 @@ def test_what_reads_the_same_tensor_has_the_same_left_out() -> None:
     assert not torch.equal(inputs.of("other", x, 0.2, x.dtype)[0], again)
     assert not torch.equal(inputs.of("other", x.clone(), 0.1, x.dtype)[0], again)
     x.add_(1.0)
-    assert set(inputs.of("other", x, 0.1, x.dtype)[0].unique().tolist()) == {0.0, 2.0}
+    last, _ = inputs.of("other", x, 0.1, x.dtype)
+    assert set(last.unique().tolist()) == {0.0, 2.0}
+    alive = weakref.ref(last)
+    del last
+    assert alive() is not None
+    del x
+    assert alive() is None, "it goes with what was read"
 
 
 def test_adapters_of_a_model_share_what_dropout_left_out(rows: list[Row], tmp_path: Path, llama: Path) -> None:
