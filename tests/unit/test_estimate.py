@@ -152,12 +152,13 @@ def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int
         return sum(found.values())
 
 
-def test_gaps_stay_where_the_last_product_of_a_layer_has_no_adapter(shapes: Shapes) -> None:
-    nothing = parts.heap_recomputing(shapes, 0, LORA)
-    some = AdaptLora(rank=4, target_modules=("q_proj", "v_proj"))
-    assert parts.heap_recomputing(shapes, 1000, LORA) - nothing == 1200
-    assert parts.heap_recomputing(shapes, 1000, None) - nothing == 1200
-    assert parts.heap_recomputing(shapes, 1000, some) - nothing == 300 * tiny.LAYERS
+def test_gaps_stay_where_the_last_product_of_a_quantized_layer_has_no_adapter(shapes: Shapes) -> None:
+    some, nf4, full = AdaptLora(rank=4, target_modules=("q_proj", "v_proj")), LoadNf4(), LoadFull()
+    nothing = parts.heap_recomputing(shapes, 0, LORA, nf4)
+    assert parts.heap_recomputing(shapes, 1000, LORA, nf4) - nothing == 1200
+    assert parts.heap_recomputing(shapes, 1000, None, full) - nothing == 1200
+    assert parts.heap_recomputing(shapes, 1000, some, full) - nothing == 1200
+    assert parts.heap_recomputing(shapes, 1000, some, nf4) - nothing == 300 * tiny.LAYERS
 
 
 def test_the_limits_are_those_of_the_training() -> None:

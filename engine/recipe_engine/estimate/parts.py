@@ -189,14 +189,16 @@ def heap(kept: int, layer: int) -> int:
     return _TRAINER + 4 * layer + round(0.15 * kept)
 
 
-def heap_recomputing(shapes: Shapes, layer: int, adapters: AdaptLora | None) -> int:
+def heap_recomputing(shapes: Shapes, layer: int, adapters: AdaptLora | None, load: object) -> int:
     """The same where activations are computed again on a CPU (recipe_engine.training.recomputing).
 
     Args:
         shapes: of the model.
         layer: bytes of one layer's activations.
         adapters: what is trained; ``None`` for the weights themselves.
+        load: options of the load method.
     """
-    if adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters)):
+    ends_trained = adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters))
+    if ends_trained or isinstance(load, LoadFull):
         return _TRAINER + round(1.2 * layer)
     return _TRAINER + round(0.3 * shapes.layers * layer)  # the gaps of all layers stay

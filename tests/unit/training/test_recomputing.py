@@ -80,17 +80,30 @@ def test_the_same_gradients_where_adapters_read_what_a_layer_is_given() -> None:
         assert_same(step(), expected)
 
 
-@pytest.mark.parametrize(("targets", "times"), [("all-linear", 2), (["q_proj", "v_proj"], 1)])
-def test_a_last_product_that_nobody_trains_is_spared(
-    llama: Path, tmp_path: Path, targets: str | list[str], times: int
+@pytest.mark.parametrize(
+    ("quantized", "targets", "times"),
+    [(False, ("q_proj", "v_proj"), 2), (True, "all-linear", 2), (True, ("q_proj", "v_proj"), 1)],
+)
+def test_a_last_quantized_product_that_nobody_trains_is_spared(
+    llama: Path, tmp_path: Path, *, quantized: bool, targets: Any, times: int
 ) -> None:
     """Each layer's last product is computed in the forward pass, and again only where its adapter needs it."""
-    model = tiny.adapted_model(tmp_path, llama, target_modules=targets)
+    from recipe_engine.methods.adapt_lora import AdaptLora
+    from recipe_engine.methods.load_full import LoadFull
+    from recipe_engine.methods.load_nf4 import LoadNf4
+    from recipe_engine.methods.options import AdaptLora as LoraOptions
+    from recipe_engine.methods.options import LoadFull as FullOptions
+    from recipe_engine.methods.options import LoadNf4 as Nf4Options
+
+    method, options = (LoadNf4(), Nf4Options()) if quantized else (LoadFull(), FullOptions())
+    load = tiny.stage_request(tmp_path, options, node="load", source=tiny.resolve(llama))
+    base = tiny.run_stage(method, load).live
+    lora = LoraOptions(rank=2, target_modules=targets)
+    model = tiny.run_stage(AdaptLora(), tiny.stage_request(tmp_path, lora, node="adapt", model=base)).live
     expected = gradients(model)
     computed: list[Any] = []
-    names = ("down_proj", "down_proj.base_layer")
     for name, module in model.named_modules():
-        if name.endswith(names) and type(module) is torch.nn.Linear:
+        if name.endswith(("down_proj", "down_proj.base_layer")) and isinstance(module, torch.nn.Linear):
             module.register_forward_hook(lambda module, _, __: computed.append(module))
     with recomputed(model):
         assert_same(gradients(model), expected)
