@@ -154,11 +154,11 @@ def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int
 
 def test_gaps_stay_where_the_last_product_of_a_quantized_layer_has_no_adapter(shapes: Shapes) -> None:
     some, nf4, full = AdaptLora(rank=4, target_modules=("q_proj", "v_proj")), LoadNf4(), LoadFull()
-    nothing = parts.heap_recomputing(shapes, 0, LORA, nf4)
-    assert parts.heap_recomputing(shapes, 1000, LORA, nf4) - nothing == 1200
-    assert parts.heap_recomputing(shapes, 1000, None, full) - nothing == 1200
-    assert parts.heap_recomputing(shapes, 1000, some, full) - nothing == 1200
-    assert parts.heap_recomputing(shapes, 1000, some, nf4) - nothing == 300 * tiny.LAYERS
+    nothing = parts.heap_recomputing(shapes, 0, 2, LORA, nf4)
+    assert parts.heap_recomputing(shapes, 1000, 2, LORA, nf4) - nothing == 1100
+    assert parts.heap_recomputing(shapes, 1000, 4, None, full) - nothing == 2200
+    assert parts.heap_recomputing(shapes, 1000, 2, some, full) - nothing == 1100
+    assert parts.heap_recomputing(shapes, 1000, 2, some, nf4) - nothing == 300 * tiny.LAYERS
 
 
 def test_the_limits_are_those_of_the_training() -> None:

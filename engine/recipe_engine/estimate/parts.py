@@ -32,6 +32,8 @@ LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
 _TRAINER = 40 << 20
+# What gaps between activations that are computed again take, in activations of a layer, by the bytes of a number.
+_GAPS = {2: 1.1, FLOAT32: 2.2}
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
 _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h", "c_proj"})
@@ -189,16 +191,17 @@ def heap(kept: int, layer: int) -> int:
     return _TRAINER + 4 * layer + round(0.15 * kept)
 
 
-def heap_recomputing(shapes: Shapes, layer: int, adapters: AdaptLora | None, load: object) -> int:
+def heap_recomputing(shapes: Shapes, layer: int, size: int, adapters: AdaptLora | None, load: object) -> int:
     """The same where activations are computed again on a CPU (recipe_engine.training.recomputing).
 
     Args:
         shapes: of the model.
         layer: bytes of one layer's activations.
+        size: bytes of a number in the products.
         adapters: what is trained; ``None`` for the weights themselves.
         load: options of the load method.
     """
     ends_trained = adapters is None or any(last(name) in _LAST_PARTS for name in shapes.targets(adapters))
     if ends_trained or isinstance(load, LoadFull):
-        return _TRAINER + round(1.2 * layer)
+        return _TRAINER + round(_GAPS[size] * layer)
     return _TRAINER + round(0.3 * shapes.layers * layer)  # the gaps of all layers stay

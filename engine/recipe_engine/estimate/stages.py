@@ -98,7 +98,7 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
     head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
     found["activations"] = shapes.layers * kept + max(layer, head)
     if options.recomputes and job.device == "cpu":
-        found["heap"] = parts.heap_recomputing(shapes, layer, adapters, job.load)
+        found["heap"] = parts.heap_recomputing(shapes, layer, size, adapters, job.load)
     else:
         found["heap"] = parts.heap(shapes.layers * kept, layer)
     return found
