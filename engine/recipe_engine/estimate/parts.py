@@ -31,7 +31,7 @@ LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
 LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
-_TRAINER = 40 << 20
+_TRAINER = 10 << 20
 # What gaps between activations that are computed again take, in activations of a layer, by the bytes of a number.
 _GAPS = {2: 1.1, FLOAT32: 2.2}
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
