@@ -131,7 +131,7 @@ def collate(rows: Sequence[Row], pad: int, *, all_tokens: bool = False) -> dict[
 
 
 def collate_packed(rows: Sequence[Row], *, all_tokens: bool = False, shared: bool = False) -> dict[str, Any]:
-    """Rows end to end in one sequence, without padding.
+    """Rows end to end in one sequence; none is padded to the length of another.
 
     Args:
         rows: the rows.
