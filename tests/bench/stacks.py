@@ -270,14 +270,14 @@ def _feed_forward(layer: Any, gated: Callable[..., torch.Tensor], states: torch.
 @contextmanager
 def products_from(adapter_products: Callable[[Any], AbstractContextManager[None]]) -> Iterator[None]:
     """Another way to multiply adapters, in the loop of ``train.sft``."""
-    from recipe_engine.training import loop
+    from recipe_engine.training import layers
 
-    kept = vars(loop)["adapter_products"]
-    vars(loop)["adapter_products"] = adapter_products
+    kept = vars(layers)["adapter_products"]
+    vars(layers)["adapter_products"] = adapter_products
     try:
         yield
     finally:
-        vars(loop)["adapter_products"] = kept
+        vars(layers)["adapter_products"] = kept
 
 
 @contextmanager

@@ -127,10 +127,9 @@ def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int
     from peft import LoraConfig, get_peft_model
 
     from recipe_engine.methods.load_full import load_pretrained
-    from recipe_engine.training.adapter_products import adapter_products
     from recipe_engine.training.batches import collate_packed
+    from recipe_engine.training.layers import quick_layers
     from recipe_engine.training.loss import packed_states
-    from recipe_engine.training.norms import frozen_norms
     from recipe_engine.training.packed_attention import packed_attention
     from recipe_engine.training.rows import Row
 
@@ -147,7 +146,7 @@ def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with packed_attention(model), adapter_products(model), frozen_norms(model), hooks:
+    with packed_attention(model), quick_layers(model), hooks:
         states = packed_states(model.get_base_model(), batch)  # noqa: F841 -- it holds the graph
         return sum(found.values())
 

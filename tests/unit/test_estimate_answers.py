@@ -127,7 +127,7 @@ def test_the_larger_of_writing_and_learning_counts(outline: ModelOutline, shapes
     few: Any = {"reward": (), "max_new_tokens": 10, "micro_batch_tokens": 1}
     learning = phase(outline, TrainPpo(batch_size=1, **few))
     layer = parts.layer_activations(shapes, 40, 40, 2, AdaptLora(rank=4))
-    assert learning["activations"] == 2 * layer + 300 * 40 * 12
+    assert learning["activations"] == 2 * layer + 300 * 40 * (2 + 8)
     writing = phase(outline, TrainPpo(batch_size=10_000, generation_size=5_000, **few))
     assert writing["keys and values"] == 2 * 3 * 5_000 * 40 * 16 * 2
     assert writing["weights in another order"] == WEIGHTS - 2 * (300 * 32 + 5 * 32)
@@ -205,7 +205,7 @@ def test_the_limits_are_those_of_the_trainings() -> None:
     from recipe_engine.training import decoding, readout
 
     assert answers._READ_AT_ONCE == decoding._TOKENS_AT_ONCE
-    assert answers._ON_A_CPU == readout._POSITIONS_ON_A_CPU
+    assert (answers.ON_A_CPU, answers.GONE_OVER) == (readout.POSITIONS_ON_A_CPU, readout.GONE_OVER_ON_A_CPU)
     assert answers.TILE == chunked_logprob.TOKEN_CHUNK_SIZE
     assert answers.TILE_WORDS == utils._CHUNKED_LOGPROB_CHUNK_SIZE
 
@@ -223,8 +223,7 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
     from peft import LoraConfig, get_peft_model
 
     from recipe_engine.methods.load_full import load_pretrained
-    from recipe_engine.training.adapter_products import adapter_products
-    from recipe_engine.training.norms import frozen_norms
+    from recipe_engine.training.layers import quick_layers
 
     model: Any = get_peft_model(
         load_pretrained(folder, "bfloat16", "cpu"), LoraConfig(r=4, target_modules="all-linear")
@@ -242,6 +241,6 @@ def kept_bytes(folder: Path, rows: int, length: int) -> int:
     mask[0, :9] = 0
     backbone = model.get_base_model().base_model
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with adapter_products(model), frozen_norms(model), hooks:
+    with quick_layers(model), hooks:
         states = backbone(input_ids=ids, attention_mask=mask, use_cache=False)  # noqa: F841 -- it holds the graph
         return sum(found.values())

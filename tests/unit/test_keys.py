@@ -178,7 +178,7 @@ def test_components_are_what_they_say() -> None:
         "format": 2,
         "stage": "train",
         "method": "sft",
-        "revision": 8,
+        "revision": 9,
         "options": {"learning_rate": 1e-3},
         "inputs": {"model": "sha256:aa"},
         "seed": node_seed(7, "train"),

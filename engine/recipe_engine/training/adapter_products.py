@@ -7,23 +7,24 @@ as they are. DoRA has further terms and keeps PEFT's way.
 
 from __future__ import annotations
 
-import math
-import weakref
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch  # noqa: TID253 -- this module is imported in the worker only
 from transformers.pytorch_utils import Conv1D  # noqa: TID253 -- likewise
 
+from recipe_engine.training.adapter_inputs import Inputs, leave_out
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 # Classes of PEFT's that add x A^T B^T to the result of a layer of whatever kind.
 _KINDS = frozenset({"Linear", "Linear4bit", "Linear8bitLt"})
 _FROZEN = (torch.nn.Linear, Conv1D)  # layers whose weights are there as they are
-_DRAWS = 2**16  # a mask is drawn with 16 bits for each number
-_LITTLE = 0.125  # up to here the positions of what is left out take no more memory than a mask
+# Parts of a module that are given the same tensor in most architectures. One that is given another tensor after all, as
+# in attention to another sequence, is computed for that.
+_ALIKE = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"))
 
 
 @contextmanager
@@ -34,10 +35,10 @@ def adapter_products(model: Any) -> Iterator[None]:
         model: any; one without adapters stays as it is.
     """
     layers = plain_layers(model)
-    inputs = Inputs()
+    beside, inputs = _beside(model, layers), Inputs()
     try:
         for layer in layers:
-            layer.forward = partial(_forward, layer, inputs)
+            layer.forward = partial(_forward, layer, beside[layer], inputs)
         yield
     finally:
         for layer in layers:
@@ -55,64 +56,66 @@ def _is_plain(layer: Any) -> bool:
     return type(layer).__name__ in _KINDS and not layer.lora_variant and not any(layer.lora_bias.values())
 
 
-class Inputs:
-    """What adapters multiply: dropout(x) without its scale, in the precision of their layers.
-
-    Those that read the same tensor, such as queries, keys and values, have the same numbers left out. PEFT draws for
-    each of them: what one adapter sees is alike, and there is a tensor less to go over, and to keep, for each but one.
-    One that reads the tensor once more has numbers of its own: activations that are computed again draw as often.
-    """
-
-    def __init__(self) -> None:
-        self._given: Callable[[], torch.Tensor | None] = lambda: None  # weak, as there is a graph behind it
-        self._how: tuple[object, ...] = ()
-        self._read: tuple[torch.Tensor, torch.Tensor | None] | None = None
-        self._readers: set[object] = set()
-
-    def of(
-        self, reader: object, x: torch.Tensor, dropout: float, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The rows of x of (…, in) with 0 for what is left out, (tokens, in), and what that is.
-
-        Args:
-            reader: the adapter.
-            x: what a layer gets.
-            dropout: share of its numbers that are left out.
-            dtype: of the rows.
-        """
-        rows = x.detach().reshape(-1, x.shape[-1])
-        if not dropout and x.dtype == dtype:
-            return rows, None
-        how = x._version, dropout, dtype  # noqa: SLF001 -- by which autograd knows of changes in place
-        if self._read is None or self._given() is not x or self._how != how or reader in self._readers:
-            rows = rows.to(dtype)
-            dropped = _dropped(rows, dropout) if dropout else None
-            self._given, self._how, self._read = weakref.ref(x, self._forget), how, (_without(rows, dropped), dropped)
-            self._readers.clear()
-        self._readers.add(reader)
-        return self._read
-
-    def _forget(self, given: object) -> None:
-        """Let go of what was read of a tensor, as soon as that is gone."""
-        if self._given is given:
-            self._read = None
+def _beside(model: Any, layers: Sequence[Any]) -> dict[Any, tuple[Any, ...]]:
+    """For each of some layers those that are likely to be given the same tensor after it."""
+    beside: dict[Any, tuple[Any, ...]] = dict.fromkeys(layers, ())
+    for module in model.modules():
+        parts = dict(module.named_children())
+        for names in _ALIKE:
+            alike = [parts[name] for name in names if parts.get(name) in beside]
+            beside |= {layer: tuple(alike[number + 1 :]) for number, layer in enumerate(alike)}
+    return beside
 
 
-def _forward(layer: Any, inputs: Inputs, x: torch.Tensor) -> torch.Tensor:
-    """What PEFT's layer computes for x of (…, in): (…, out)."""
+class _Adapter(NamedTuple):
+    """An adapter that is added: A and B, the share of its input that is left out, and by what its sum is multiplied."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+    dropout: float
+    scale: float
+
+
+def _adapters(layer: Any) -> list[_Adapter]:
+    """Those that a layer of PEFT's adds now."""
     names = [name for name in layer.active_adapters if name in layer.lora_A and not layer.disable_adapters]
-    result: torch.Tensor | None = None
+    found = []
     for name in names:
         dropout = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-        first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
         scale = layer.scaling[name] / (1.0 - dropout)
-        if result is None and _is_frozen(layer.base_layer, x):
-            read = inputs.of(first, x, dropout, x.dtype)
-            result = LoraLinear.apply(x, *read, first, second, layer.base_layer, scale)
-        else:
-            result = layer.base_layer(x) if result is None else result
-            result = LoraProduct.apply(result, x, *inputs.of(first, x, dropout, result.dtype), first, second, scale)
-    return layer.base_layer(x) if result is None else result
+        found.append(_Adapter(layer.lora_A[name].weight, layer.lora_B[name].weight, dropout, scale))
+    return found
+
+
+def _forward(layer: Any, beside: Sequence[Any], inputs: Inputs, x: torch.Tensor) -> torch.Tensor:
+    """What PEFT's layer computes for x of (…, in): (…, out)."""
+    adapters = _adapters(layer)
+    if adapters and _is_frozen(layer.base_layer, x):
+        own, *adapters = adapters
+        if not inputs.is_of(x) or layer not in inputs.results:
+            _join({layer: own} | _alike(beside, own, x), inputs, x)
+        result = inputs.results.pop(layer)
+    else:
+        result = layer.base_layer(x)
+    for first, second, dropout, scale in adapters:
+        result = LoraProduct.apply(result, x, *inputs.of([first], x, dropout, result.dtype), scale, first, second)
+    return result
+
+
+def _alike(layers: Sequence[Any], own: _Adapter, x: torch.Tensor) -> dict[Any, _Adapter]:
+    """Those of some layers whose first adapter differs from another in its factors alone."""
+    found = {layer: _adapters(layer)[:1] for layer in layers if _is_frozen(layer.base_layer, x)}
+    return {layer: adapter for layer, adapters in found.items() for adapter in adapters if adapter[2:] == own[2:]}
+
+
+def _join(adapters: dict[Any, _Adapter], inputs: Inputs, x: torch.Tensor) -> None:
+    """Put the results of some layers, each with its adapter, where they are waited for."""
+    firsts, seconds = zip(*(adapter[:2] for adapter in adapters.values()), strict=True)
+    _, _, dropout, scale = next(iter(adapters.values()))
+    read = inputs.of(firsts, x, dropout, x.dtype)
+    bases = [layer.base_layer for layer in adapters]
+    results = LoraLinears.apply(x, *read, bases, scale, *firsts, *seconds)
+    inputs.results |= zip(adapters, results, strict=True)
 
 
 def _is_frozen(base: torch.nn.Module, x: torch.Tensor) -> bool:
@@ -125,98 +128,103 @@ def _is_frozen(base: torch.nn.Module, x: torch.Tensor) -> bool:
     )
 
 
-class LoraLinear(torch.autograd.Function):
-    """A layer that is not trained and its adapter: x W + b + s d A^T B^T (Hu et al., 2021: LoRA, section 4.1).
+class LoraLinears(torch.autograd.Function):
+    """Layers of one tensor, not trained, each with its adapter: x W + b + s d A^T B^T (Hu et al., 2021, section 4.1).
 
-    What the adapter adds is summed up in place, in the forward pass and in the gradient of x: tensors of that size are
-    gone over as seldom as can be.
+    What adapters add is summed up in place, in the forward pass and in the gradient of x, and all of them are one
+    product where they can be: tensors of that size are gone over as seldom as can be.
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         kept: torch.Tensor,
         dropped: torch.Tensor | None,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        base: torch.nn.Module,
+        bases: Sequence[torch.nn.Module],
         scale: float,
-    ) -> torch.Tensor:
-        """The sum.
+        *factors: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """The sums.
 
         Args:
             ctx: of autograd.
-            x: what the layer gets, (…, in).
-            kept: d, what the adapter gets, (tokens, in): the rows of x with 0 for what is left out.
+            x: what the layers get, (…, in).
+            kept: d, what the adapters get, (tokens, in): the rows of x with 0 for what is left out.
             dropped: what that is.
-            first: A, (rank, in), in float32.
-            second: B, (out, rank), in float32.
-            base: the layer, a ``Linear`` or a ``Conv1D``, in the dtype of ``x``.
+            bases: the layers, each a ``Linear`` or a ``Conv1D``, in the dtype of ``x``.
             scale: s, by which the numbers are multiplied that are not left out.
+            factors: A of each, (rank, in), and then B of each, (out, rank), in float32.
 
         Returns:
-            (…, out), in the dtype of ``x``.
+            Of each layer (…, out), in the dtype of ``x``.
         """
-        result: torch.Tensor = base(x)
-        ctx.base = base
-        inner, factor = _inner(ctx, x, kept, dropped, first, second, scale)
-        result.view(-1, result.shape[-1]).addmm_(inner, factor.T)
-        return result
+        ctx.bases = bases
+        results = []
+        for base, inner, second in zip(bases, *_inner(ctx, x, kept, dropped, scale, factors), strict=True):
+            result = base(x)
+            result.view(-1, result.shape[-1]).addmm_(inner, second.T)
+            results.append(result)
+        return tuple(results)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of x, A and B: dy W^T + s (dy B) A where x was kept; s (dy B)^T d; s dy^T (d A^T)."""
-        wanted, weight = ctx.needs_input_grad, ctx.base.weight
-        out_by_in = weight if isinstance(ctx.base, torch.nn.Linear) else weight.T
-        x, *factors = _gradients(ctx, gradient, (wanted[0], *wanted[3:5]), out_by_in)
-        return x, None, None, *factors, None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Of x, A and B: the sum of dy W^T + s (dy B) A where x was kept; s (dy B)^T d; s dy^T (d A^T)."""
+        of_x, *factors = _gradients(ctx, gradients, ctx.needs_input_grad[0], ctx.needs_input_grad[5:])
+        if of_x is not None:
+            rows = of_x.view(-1, of_x.shape[-1])
+            for base, gradient in zip(ctx.bases, gradients, strict=True):
+                weight = base.weight if isinstance(base, torch.nn.Linear) else base.weight.T
+                rows.addmm_(gradient.reshape(-1, gradient.shape[-1]), weight)
+        return of_x, None, None, None, None, *factors
 
 
 class LoraProduct(torch.autograd.Function):
     """What an adapter adds to y, the result of whatever layer: y + s d A^T B^T, in the dtype of y."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917 -- autograd takes tensors one by one
+    def forward(
         ctx: Any,
         result: torch.Tensor,
         x: torch.Tensor,
         kept: torch.Tensor,
         dropped: torch.Tensor | None,
-        first: torch.Tensor,
-        second: torch.Tensor,
         scale: float,
+        *factors: torch.Tensor,
     ) -> torch.Tensor:
-        """The sum, (…, out): y is ``result``, (…, out); all others as for :class:`LoraLinear`, x in any dtype."""
-        inner, factor = _inner(ctx, x, kept, dropped, first, second, scale)
+        """The sum, (…, out): y is ``result``, (…, out); all others as for :class:`LoraLinears`, x in any dtype."""
+        [inner], [second] = _inner(ctx, x, kept, dropped, scale, factors)
         flat = result.reshape(-1, result.shape[-1])
-        return torch.addmm(flat, inner, factor.T).view(result.shape)
+        return torch.addmm(flat, inner, second.T).view(result.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of y, x, A and B: dy; s (dy B) A where x was kept; those of the factors as for :class:`LoraLinear`."""
-        wanted = ctx.needs_input_grad
-        x, *factors = _gradients(ctx, gradient, (wanted[1], *wanted[4:6]), None)
-        return gradient, x, None, None, *factors, None
+        """Of y, x, A and B: dy; s (dy B) A where x was kept; those of the factors as for :class:`LoraLinears`."""
+        of_x, *factors = _gradients(ctx, [gradient], ctx.needs_input_grad[1], ctx.needs_input_grad[5:])
+        return gradient, of_x, None, None, None, *factors
 
 
-def _inner(  # noqa: PLR0913, PLR0917 -- what a forward pass is given
+def _inner(
     ctx: Any,
     x: torch.Tensor,
     kept: torch.Tensor,
     dropped: torch.Tensor | None,
-    first: torch.Tensor,
-    second: torch.Tensor,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inner result s d A^T, (tokens, rank), and B, in the dtype of d; what :func:`_gradients` needs is kept."""
-    factors = first.to(kept.dtype), second.to(kept.dtype)
-    inner = _scaled(kept, factors[0].T, scale)
-    ctx.save_for_backward(kept, dropped, inner, *factors)
-    ctx.given, ctx.scale, ctx.master = (x.shape, x.dtype), scale, first.dtype
-    return inner, factors[1]
+    factors: Sequence[torch.Tensor],
+) -> tuple[Sequence[torch.Tensor], list[torch.Tensor]]:
+    """Of each adapter the inner result s d A^T, (tokens, rank), and B, in the dtype of d.
+
+    What :func:`_gradients` needs is kept.
+    """
+    count = len(factors) // 2
+    first = torch.cat(factors[:count]).to(kept.dtype)
+    seconds = [second.to(kept.dtype) for second in factors[count:]]
+    inner = _scaled(kept, first.T, scale)
+    ctx.save_for_backward(kept, dropped, inner, first, *seconds)
+    ctx.given, ctx.scale, ctx.master = (x.shape, x.dtype), scale, factors[0].dtype
+    return inner.split([second.shape[1] for second in seconds], 1), seconds
 
 
 def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
@@ -225,77 +233,26 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tens
 
 
 def _gradients(
-    ctx: Any, gradient: torch.Tensor, wanted: Sequence[bool], weight: torch.Tensor | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Of x, (…, in), A, (rank, in), and B, (out, rank), where they are wanted.
+    ctx: Any, gradients: Sequence[torch.Tensor], wants_x: bool, wanted: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """What adapters add to that of x, (…, in), and those of all A, (rank, in), and B, (out, rank), where wanted.
 
     Args:
         ctx: of autograd.
-        gradient: of the result, (…, out).
-        wanted: of x, of A, of B.
-        weight: of the layer below, (out, in), where the gradient of x shall be that of the layer too.
+        gradients: of each result, (…, out).
+        wants_x: whether that of x is.
+        wanted: which of the factors' are.
     """
-    kept, dropped, inner, first, second = ctx.saved_tensors
+    kept, dropped, inner, first, *seconds = ctx.saved_tensors
     shape, dtype = ctx.given
-    rows = gradient.reshape(-1, gradient.shape[-1])
-    of_inner = _scaled(rows, second, ctx.scale)
-    of_x = of_first = of_second = None
-    if wanted[0]:
-        of_x = _leave_out(of_inner @ first, dropped)
-        of_x = (of_x if weight is None else of_x.addmm_(rows, weight)).view(shape).to(dtype)
-    if wanted[1]:
-        of_first = (of_inner.T @ kept).to(ctx.master)
-    if wanted[2]:
-        of_second = (inner.T @ rows).T.to(ctx.master, memory_format=torch.contiguous_format)
-    return of_x, of_first, of_second
-
-
-def _dropped(like: torch.Tensor, dropout: float) -> torch.Tensor:
-    """What dropout leaves out: :func:`_positions` on a CPU where that is little, :func:`_mask` elsewhere."""
-    return (_positions if like.device.type == "cpu" and dropout <= _LITTLE else _mask)(like, dropout)
-
-
-def _without(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
-    """A tensor with 0 for what is left out; the given one stays as it is."""
-    if dropped is None:
-        return rows
-    if dropped.dtype == torch.uint8:
-        return rows * dropped
-    return _leave_out(rows.clone(memory_format=torch.contiguous_format), dropped)
-
-
-def _leave_out(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
-    """Put 0 in place for what is left out."""
-    if dropped is None:
-        return rows
-    if dropped.dtype == torch.uint8:
-        return rows.mul_(dropped)
-    rows.view(-1).index_fill_(0, dropped, 0.0)
-    return rows
-
-
-def _positions(like: torch.Tensor, dropout: float) -> torch.Tensor:
-    """Where a number is left out: positions in the flat tensor in rising order, in int64.
-
-    The distance from one to the next is geometric, so a number is drawn for each that is left out instead of for each
-    that there is. Six standard deviations more are drawn than are left out on average.
-    """
-    total = like.numel()
-    average = total * dropout
-    draws = torch.rand(math.ceil(average + 6 * math.sqrt(average)) + 36)
-    gaps = draws.neg_().log1p_().div_(math.log1p(-dropout)).to(torch.int64).add_(1)
-    positions = gaps.cumsum(0).sub_(1)
-    return positions[: int(torch.searchsorted(positions, total))].clone()
-
-
-def _mask(like: torch.Tensor, dropout: float) -> torch.Tensor:
-    """1 where a number is kept and 0 elsewhere, as bytes in the shape of ``like``.
-
-    On a CPU, PyTorch draws a mask number by number, which takes longer than the layer's product. Sixteen bits for each
-    are enough: the share that is left out is right to 1/131072.
-    """
-    if like.device.type != "cpu":
-        return torch.empty(like.shape, dtype=torch.uint8, device=like.device).bernoulli_(1.0 - dropout)
-    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[: like.numel()].view(like.shape)
-    return (bits >= round(dropout * _DRAWS) - _DRAWS // 2).view(torch.uint8)
+    ranks = [second.shape[1] for second in seconds]
+    rows = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+    of_inner = torch.cat([_scaled(*pair, ctx.scale) for pair in zip(rows, seconds, strict=True)], 1)
+    of_x = leave_out(of_inner @ first, dropped).view(shape).to(dtype) if wants_x else None
+    found: list[torch.Tensor | None] = [None] * len(wanted)
+    if any(wanted[: len(ranks)]):
+        found[: len(ranks)] = (of_inner.T @ kept).to(ctx.master).split(ranks)
+    for number, (own, row) in enumerate(zip(inner.split(ranks, 1), rows, strict=True), len(ranks)):
+        if wanted[number]:
+            found[number] = (own.T @ row).T.to(ctx.master, memory_format=torch.contiguous_format)
+    return [of_x, *found]

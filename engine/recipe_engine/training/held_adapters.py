@@ -20,8 +20,9 @@ _FORWARD = "forward"
 def held_adapters(model: Any) -> Iterator[None]:
     """Let a model's adapters multiply with factors that are held for the time of the block, without gradients.
 
-    They are not merged into the weights: in bfloat16 that would round them away. The numbers are to the bit those of
-    :func:`~recipe_engine.training.adapter_products.adapter_products`, which may be at work around the block.
+    They are not merged into the weights: in bfloat16 that would round them away. The numbers are those of
+    :func:`~recipe_engine.training.adapter_products.adapter_products`, up to the order of sums, which may be at work
+    around the block.
 
     Args:
         model: any, in evaluation mode; its adapters must not change meanwhile.

@@ -11,10 +11,9 @@ from transformers import TrainingArguments  # noqa: TID253 -- imported in the wo
 
 from recipe_engine.errors import Interrupted
 from recipe_engine.training import checkpoint
-from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import Plan, cut, plan_batches, plan_token_batches
 from recipe_engine.training.isolation import prove_isolation
-from recipe_engine.training.norms import frozen_norms
+from recipe_engine.training.layers import quick_layers
 from recipe_engine.training.packed_attention import packed_attention
 from recipe_engine.training.recomputing import recomputed
 from recipe_engine.training.trainer import PARTS, PlannedTrainer, StopSafely
@@ -163,7 +162,7 @@ def _in_training(task: Task, *, recompute: bool) -> Iterator[None]:
     try:
         activations = recomputed(model) if recompute else nullcontext()
         attention = packed_attention(model) if task.layout == "packed" else nullcontext()
-        with activations, attention, adapter_products(model), frozen_norms(model):
+        with activations, attention, quick_layers(model):
             yield
     finally:
         if use_cache is not None:

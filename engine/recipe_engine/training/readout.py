@@ -13,8 +13,9 @@ from recipe_engine.training.head import head_of, positions_at_once
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# As many as a CPU's cache holds the logits of while they are gone over several times; on a GPU launches count more.
-_POSITIONS_ON_A_CPU = 128
+# Positions of a product on a CPU, and of what is gone over several times while its cache holds it; on a GPU launches
+# count more.
+POSITIONS_ON_A_CPU, GONE_OVER_ON_A_CPU = 256, 64
 Objective = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
 """A part of the loss, of log-probabilities (tokens,), entropies (tokens,), and which of all tokens these are."""
 
@@ -26,13 +27,15 @@ class Head:
     Attributes:
         project: (positions, width) to logits (positions, vocabulary).
         temperature: that logits are divided by.
-        at_once: positions of a chunk.
+        at_once: positions of a chunk, whose logits are one product.
+        gone_over: of these, as many as are in float32 at a time.
         trained: parameters of the projection that are trained.
     """
 
     project: Callable[[torch.Tensor], torch.Tensor]
     temperature: float
     at_once: int
+    gone_over: int
     trained: tuple[torch.Tensor, ...]
 
     @classmethod
@@ -41,14 +44,17 @@ class Head:
         language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
         weights = language_model.get_output_embeddings().parameters()
         trained = tuple(weight for weight in weights if weight.requires_grad)
-        at_once = positions_at_once(language_model)
-        at_once = min(at_once, _POSITIONS_ON_A_CPU) if language_model.device.type == "cpu" else at_once
-        return cls(head_of(language_model), temperature, at_once, trained)
+        at_once = gone_over = positions_at_once(language_model)
+        if language_model.device.type == "cpu":
+            at_once, gone_over = min(at_once, POSITIONS_ON_A_CPU), min(at_once, GONE_OVER_ON_A_CPU)
+        return cls(head_of(language_model), temperature, at_once, gone_over, trained)
 
-    def spans(self, positions: int) -> Iterator[slice]:
-        """The chunks."""
+    def spans(self, positions: int) -> Iterator[tuple[slice, list[slice]]]:
+        """The chunks, and what of each is gone over at a time; both are slices of all positions."""
         for start in range(0, positions, self.at_once):
-            yield slice(start, min(start + self.at_once, positions))
+            stop = min(start + self.at_once, positions)
+            cuts = range(start, stop, self.gone_over)
+            yield slice(start, stop), [slice(cut, min(cut + self.gone_over, stop)) for cut in cuts]
 
 
 def read(head: Head, states: torch.Tensor, tokens: torch.Tensor, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,9 +71,11 @@ def read(head: Head, states: torch.Tensor, tokens: torch.Tensor, *, entropy: boo
     """
     found = []
     with torch.no_grad():
-        for span in head.spans(len(tokens)):
-            chunk = _Chunk.of(head, head.project(states[span]), tokens[span], entropy=entropy)
-            found.append((chunk.chosen, chunk.entropies))
+        for span, cuts in head.spans(len(tokens)):
+            logits = head.project(states[span]).split(head.gone_over)
+            for cut, part in zip(cuts, logits, strict=True):
+                chunk = _Chunk.of(head, part, tokens[cut], entropy=entropy)
+                found.append((chunk.chosen, chunk.entropies))
     chosen, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
     return chosen, entropies
 
@@ -151,6 +159,8 @@ class _Chunk:
 class _Chunked(torch.autograd.Function):
     """The gradient is found chunk by chunk in the forward pass, while the chunk's logits are there.
 
+    A projection whose gradient needs its own result would be told by autograd that this has changed.
+
     With p the distribution, H its entropy and x the logits over the temperature: d log p_i / d x_j = [i = j] - p_j, and
     d H / d x_j = -p_j (log p_j + H).
     """
@@ -168,14 +178,17 @@ class _Chunked(torch.autograd.Function):
         """See :func:`learn`."""
         losses, chosen, gradients = [], [], []
         sums = [torch.zeros_like(weight) for weight in trained]
-        for span in head.spans(len(tokens)):
+        for span, cuts in head.spans(len(tokens)):
             part = states[span].detach().requires_grad_()
             with torch.enable_grad():
                 logits = head.project(part)
-            loss, of_tokens, gradient = _chunk(head, logits, tokens[span], _of_span(objective, span), entropy=entropy)
-            of_part, *others = torch.autograd.grad(logits, [part, *trained], gradient, materialize_grads=True)
-            losses.append(loss)
-            chosen.append(of_tokens)
+            # The gradient takes the place of the logits: there is one tensor of that size less to go over.
+            places = logits.detach()
+            for cut, place in zip(cuts, places.split(head.gone_over), strict=True):
+                loss, of_tokens = _learn(head, place, tokens[cut], _of_span(objective, cut), entropy=entropy)
+                losses.append(loss)
+                chosen.append(of_tokens)
+            of_part, *others = torch.autograd.grad(logits, [part, *trained], places, materialize_grads=True)
             gradients.append(of_part)
             sums = [so_far + other for so_far, other in zip(sums, others, strict=True)]
         ctx.save_for_backward(torch.cat(gradients), *sums)
@@ -195,15 +208,23 @@ def _of_span(objective: Objective, span: slice) -> Callable[[torch.Tensor, torch
     return lambda log_probs, entropies: objective(log_probs, entropies, span)
 
 
-def _chunk(
+def _learn(
     head: Head,
     logits: torch.Tensor,
     tokens: torch.Tensor,
     objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     *,
     entropy: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-probabilities of the tokens (positions,), and gradient of the logits (positions, vocabulary)."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and log-probabilities of the tokens, (positions,).
+
+    Args:
+        head: that the logits are of.
+        logits: (positions, vocabulary); their gradient is put in their place.
+        tokens: what came there, (positions,).
+        objective: of log-probabilities and entropies.
+        entropy: whether it looks at these.
+    """
     chunk = _Chunk.of(head, logits, tokens, entropy=entropy)
     chosen, entropies = chunk.chosen.requires_grad_(), chunk.entropies.requires_grad_()
     with torch.enable_grad():
@@ -217,4 +238,5 @@ def _chunk(
         chunk.log_probs.add_(entropies.detach()[:, None]).mul_(of_entropies).add_(of_chosen)
         gradient.mul_(chunk.log_probs).div_(-chunk.total)
     gradient.scatter_add_(1, tokens[:, None], of_chosen)
-    return loss.detach(), chosen.detach(), gradient.to(logits.dtype)
+    logits.copy_(gradient)
+    return loss.detach(), chosen.detach()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,8 @@ import torch
 from tests import tiny
 from transformers.pytorch_utils import Conv1D
 
-from recipe_engine.training.adapter_products import (
-    Inputs,
-    LoraLinear,
-    LoraProduct,
-    _dropped,
-    _mask,
-    _positions,
-    _without,
-    adapter_products,
-)
+from recipe_engine.training.adapter_inputs import Inputs, _dropped, _mask, _positions, _without
+from recipe_engine.training.adapter_products import LoraLinears, LoraProduct, adapter_products
 from recipe_engine.training.batches import collate
 from recipe_engine.training.loss import label_loss
 from recipe_engine.training.rows import Row, read_rows
@@ -108,8 +101,8 @@ def product(
     dropout: float = 0.0,
 ) -> torch.Tensor:
     """y + s dropout(x) A^T B^T."""
-    given = Inputs().of(first, x, dropout, result.dtype)
-    out: torch.Tensor = LoraProduct.apply(result, x, *given, first, second, scale / (1 - dropout))
+    given = Inputs().of([first], x, dropout, result.dtype)
+    out: torch.Tensor = LoraProduct.apply(result, x, *given, scale / (1 - dropout), first, second)
     return out
 
 
@@ -150,40 +143,50 @@ def test_dropout_by_hand(dropout: float) -> None:
     torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
 
 
+LAYERS = (torch.nn.Linear(4, 6), torch.nn.Linear(4, 3, bias=False), Conv1D(5, 4))
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.25])
-@pytest.mark.parametrize("layer", [torch.nn.Linear(4, 6), torch.nn.Linear(4, 6, bias=False), Conv1D(6, 4)])
-def test_a_layer_and_its_adapter_are_the_plain_formula(layer: torch.nn.Module, dropout: float) -> None:
-    """In float64, where the order of sums does not count; autograd finds the gradients of the formula."""
+@pytest.mark.parametrize("chosen", [LAYERS[:1], LAYERS[1:2], LAYERS[2:], LAYERS])
+def test_layers_and_their_adapters_are_the_plain_formula(chosen: Sequence[torch.nn.Module], dropout: float) -> None:
+    """In float64, where the order of sums does not count; ranks differ, and autograd finds the gradients."""
     torch.manual_seed(3)
-    base = layer.double().requires_grad_(requires_grad=False)
-    tensors = tuple(torch.randn(shape, dtype=torch.float64) for shape in ((5, 7, 4), (2, 4), (6, 2)))
-    x, first, second = (tensor.requires_grad_() for tensor in tensors)
-    gradient = torch.randn(5, 7, 6, dtype=torch.float64)
+    bases = [layer.double().requires_grad_(requires_grad=False) for layer in chosen]
+    x = torch.randn(5, 7, 4, dtype=torch.float64, requires_grad=True)
+    shapes = [base(x).shape for base in bases]
+    firsts = [torch.randn(rank, 4, dtype=torch.float64, requires_grad=True) for rank, _ in enumerate(bases, 2)]
+    seconds = [
+        torch.randn(shape[-1], rank, dtype=torch.float64, requires_grad=True) for rank, shape in enumerate(shapes, 2)
+    ]
+    tensors, gradients = (x, *firsts, *seconds), [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     torch.manual_seed(4)
-    out = LoraLinear.apply(x, *Inputs().of(first, x, dropout, x.dtype), first, second, base, 1.5 / (1 - dropout))
-    found = torch.autograd.grad(out, tensors, gradient)
+    read = Inputs().of(firsts, x, dropout, x.dtype)
+    outs = LoraLinears.apply(x, *read, bases, 1.5 / (1 - dropout), *firsts, *seconds)
+    found = torch.autograd.grad(outs, tensors, gradients)
     torch.manual_seed(4)
     dropped = _dropped(x.reshape(-1, 4), dropout) if dropout else None
-    mask = _without(torch.ones(35, 4), dropped).view(x.shape)
-    plain = base(x) + 1.5 * ((x * mask / (1 - dropout)) @ first.T @ second.T)
-    torch.testing.assert_close(out, plain)
-    torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradient))
+    kept = x * _without(torch.ones(35, 4), dropped).view(x.shape) / (1 - dropout)
+    plain = [
+        base(x) + 1.5 * (kept @ first.T @ second.T) for base, first, second in zip(bases, firsts, seconds, strict=True)
+    ]
+    torch.testing.assert_close(outs, tuple(plain))
+    torch.testing.assert_close(found, torch.autograd.grad(plain, tensors, gradients))
 
 
 def test_what_reads_the_same_tensor_has_the_same_left_out() -> None:
     torch.manual_seed(0)
     inputs, x = Inputs(), torch.ones(3, 5, 40)
-    kept, _ = inputs.of("query", x, 0.1, x.dtype)
+    kept, _ = inputs.of(["query"], x, 0.1, x.dtype)
     assert kept.shape == (15, 40)
-    assert inputs.of("key", x, 0.1, x.dtype)[0] is kept
-    assert (inputs.of("other", x, 0.0, x.dtype)[0] == 1.0).all()
-    again, _ = inputs.of("query", x, 0.1, x.dtype)
+    assert inputs.of(["key"], x, 0.1, x.dtype)[0] is kept
+    assert (inputs.of(["other"], x, 0.0, x.dtype)[0] == 1.0).all()
+    again, _ = inputs.of(["query"], x, 0.1, x.dtype)
     assert not torch.equal(again, kept), "one that reads it once more has numbers of its own"
-    assert inputs.of("key", x, 0.1, x.dtype)[0] is again
-    assert not torch.equal(inputs.of("other", x, 0.2, x.dtype)[0], again)
-    assert not torch.equal(inputs.of("other", x.clone(), 0.1, x.dtype)[0], again)
+    assert inputs.of(["key"], x, 0.1, x.dtype)[0] is again
+    assert not torch.equal(inputs.of(["other"], x, 0.2, x.dtype)[0], again)
+    assert not torch.equal(inputs.of(["other"], x.clone(), 0.1, x.dtype)[0], again)
     x.add_(1.0)
-    last, _ = inputs.of("other", x, 0.1, x.dtype)
+    last, _ = inputs.of(["other"], x, 0.1, x.dtype)
     assert set(last.unique().tolist()) == {0.0, 2.0}
     alive = weakref.ref(last)
     del last
@@ -192,24 +195,76 @@ def test_what_reads_the_same_tensor_has_the_same_left_out() -> None:
     assert alive() is None, "it goes with what was read"
 
 
-def test_adapters_of_a_model_share_what_dropout_left_out(rows: list[Row], tmp_path: Path, llama: Path) -> None:
-    """Queries, keys and values do; so do gate and up; nothing else does."""
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.nn.Module]]:
+    """The layers that are computed at once, call by call."""
+    calls: list[list[torch.nn.Module]] = []
+    forward = LoraLinears.forward
+
+    def spied(*given: Any) -> tuple[torch.Tensor, ...]:
+        calls.append(given[4])
+        return forward(*given)
+
+    monkeypatch.setattr(LoraLinears, "forward", staticmethod(spied))
+    return calls
+
+
+def test_what_is_computed_at_once(rows: list[Row], tmp_path: Path, llama: Path, joined: list[Any]) -> None:
+    """Queries, keys and values are; so are gate and up; nothing else is."""
     model = tiny.adapted_model(tmp_path, llama, dropout=0.1).train()
-    kept: dict[str, int] = {}
-    with adapter_products(model), pytest.MonkeyPatch.context() as patch:
-        forward = LoraLinear.forward
-        bases = {id(layer.base_layer): name for name, layer in model.named_modules() if hasattr(layer, "base_layer")}
-
-        def spied(ctx: Any, x: torch.Tensor, given: torch.Tensor, *others: Any) -> torch.Tensor:
-            kept[bases[id(others[3])].split("layers.")[-1]] = given.data_ptr()
-            return forward(ctx, x, given, *others)
-
-        patch.setattr(LoraLinear, "forward", staticmethod(spied))
+    with adapter_products(model):
         step(model, rows)
-    alike = [{name for name in kept if kept[name] == place} for place in dict.fromkeys(kept.values())]
-    parts = [{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}, {"self_attn.o_proj"}]
-    parts += [{"mlp.gate_proj", "mlp.up_proj"}, {"mlp.down_proj"}]
-    assert alike == [{f"{layer}.{name}" for name in part} for layer in range(2) for part in parts]
+    names = {layer.base_layer: name for name, layer in model.named_modules() if hasattr(layer, "base_layer")}
+    parts = [["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"]]
+    parts += [["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"]]
+    expected = [[f"{layer}.{name}" for name in part] for layer in range(2) for part in parts]
+    assert [[names[base].split("layers.")[-1] for base in call] for call in joined] == expected
+
+
+def test_an_adapter_that_is_scaled_otherwise_is_computed_alone(
+    rows: list[Row], tmp_path: Path, llama: Path, joined: list[Any]
+) -> None:
+    model = tiny.adapted_model(tmp_path, llama)
+    for layer in model.modules():
+        if hasattr(layer, "k_proj"):
+            layer.k_proj.scaling["default"] *= 2
+    expected, gradients = step(model, rows)
+    with adapter_products(model):
+        found, others = step(model, rows)
+    assert [len(call) for call in joined] == [2, 1, 1, 2, 1] * 2
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert distance(others, gradients) < 1e-5
+
+
+class Attention(torch.nn.Module):
+    """Queries of one sequence, keys and values of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (torch.nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, asking: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.q_proj(asking), self.k_proj(asked), self.v_proj(asked)
+        out: torch.Tensor = torch.softmax(query @ key.mT, -1) @ value
+        return out
+
+
+def test_what_reads_another_tensor_after_all_is_computed_for_that() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    names = ["q_proj", "k_proj", "v_proj"]
+    model: Any = get_peft_model(Attention(), LoraConfig(r=2, target_modules=names, init_lora_weights=False))
+    asking, asked = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    results = []
+    for products in (nullcontext(), adapter_products(model)):
+        model.zero_grad()
+        with products:
+            out = model(asking, asked)
+            out.square().sum().backward()
+        factors = [weight.grad for weight in model.parameters() if weight.requires_grad]
+        results.append((out.detach(), factors))
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_a_layer_whose_bias_is_trained_gets_its_gradient(rows: list[Row], tmp_path: Path, gpt2: Path) -> None:

@@ -104,8 +104,9 @@ def test_held_adapters_multiply_as_in_training(dtype: str, tmp_path: Path, llama
         assert torch.equal(model(input_ids=ids).logits, plain)
         with model.disable_adapter():
             assert torch.equal(model(input_ids=ids).logits, without)
-    assert torch.equal(found, expected)
-    assert not torch.equal(found, without)
+    # In training, adapters of one tensor are one product, whose sums are in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, without, rtol=1e-2)
 
 
 def test_places_by_hand() -> None:

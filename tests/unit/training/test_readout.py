@@ -21,7 +21,7 @@ def head(llama: Path) -> Head:
     """In float64, in chunks of four positions, and trained."""
     model = tiny.load_model(llama).double()
     model.get_output_embeddings().weight.requires_grad_()
-    return replace(Head.of(model, TEMPERATURE), at_once=4)
+    return replace(Head.of(model, TEMPERATURE), at_once=4, gone_over=3)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_gradient_is_the_textbook(head: Head, states: torch.Tensor, entropy:
 
 
 def test_chunks_make_no_difference(head: Head, states: torch.Tensor) -> None:
-    whole, cut = (read(replace(head, at_once=size), states, TARGETS, entropy=True) for size in (TOKENS, 3))
+    whole, cut = (read(replace(head, at_once=size, gone_over=2), states, TARGETS, entropy=True) for size in (TOKENS, 3))
     for one, other in zip(whole, cut, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
@@ -78,17 +78,26 @@ def test_half_precision_is_read_in_float32(llama: Path) -> None:
     torch.testing.assert_close(log_probs, expected)
 
 
-def test_the_logits_are_left_alone() -> None:
-    """A head whose logits are float32 already, and whose gradient needs them as they were."""
+def test_gradients_take_the_place_of_logits_in_float32() -> None:
+    """Which are not copied; what the head needs of its own for its gradient is still there."""
     weight = torch.randn(WIDTH, 20, requires_grad=True)
 
     def project(hidden: torch.Tensor) -> Any:
         return (hidden @ weight).tanh() * 5
 
-    head = Head(project, TEMPERATURE, 4, (weight,))
     states, targets = torch.randn(6, WIDTH), torch.arange(6)
-    loss, _ = learn(
-        head, states.requires_grad_(), targets, lambda chosen, _entropies, _span: chosen.sum(), entropy=False
-    )
-    expected = (project(states) / TEMPERATURE).log_softmax(-1)[torch.arange(6), targets].sum()
+    loss = summed(Head(project, TEMPERATURE, 4, 3, (weight,)), states, targets)
+    expected = -(project(states) / TEMPERATURE).log_softmax(-1)[torch.arange(6), targets].sum()
     torch.testing.assert_close(torch.autograd.grad(loss, weight), torch.autograd.grad(expected, weight))
+
+
+def test_a_head_that_needs_its_own_logits_is_refused() -> None:
+    weight = torch.randn(WIDTH, 20, requires_grad=True)
+    head = Head(lambda hidden: (hidden @ weight).tanh(), TEMPERATURE, 4, 3, (weight,))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        summed(head, torch.randn(6, WIDTH), torch.arange(6))
+
+
+def summed(head: Head, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Their loss."""
+    return learn(head, states.requires_grad_(), targets, lambda chosen, *_: -chosen.sum(), entropy=False)[0]

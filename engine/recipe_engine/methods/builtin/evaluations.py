@@ -55,7 +55,7 @@ def _of_models() -> Iterator[Method]:
         summary="Loss and perplexity of the right answers",
         options=options.EvaluatePerplexity,
         implementation="recipe_engine.methods.evaluate:Perplexity",
-        revision=6,
+        revision=7,
         check=lambda chosen: chosen.contradictions(),
         check_model=fits.perplexity_fits_outline,
         whole_rows=lambda chosen: chosen.window is not None,

@@ -11,11 +11,10 @@ from trl import GRPOConfig, RLOOConfig  # noqa: TID253 -- imported in the worker
 
 from recipe_engine.errors import Interrupted, StageFailed
 from recipe_engine.training import checkpoint
-from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import Plan, plan_batches
 from recipe_engine.training.groups.options import TrainGrpo, TrainRloo
 from recipe_engine.training.groups.trainer import GroupTrainer, Grpo, Job, Rloo
-from recipe_engine.training.norms import frozen_norms
+from recipe_engine.training.layers import quick_layers
 from recipe_engine.training.ppo.loop import Trace
 from recipe_engine.training.ppo.rollout import check_room, open_writer
 from recipe_engine.training.trainer import StopSafely
@@ -55,7 +54,7 @@ def train_groups(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, 
         request.reporter.message(f"going on from the checkpoint of step {done}")
     stop = _StopAfterStep(request.reporter, options.updates)
     writing = open_writer(model, tokenizer, prompts, options, request.work)
-    with _lent(model), adapter_products(model), frozen_norms(model), writing as writer:
+    with _lent(model), quick_layers(model), writing as writer:
         job = Job(
             model=model,
             tokenizer=tokenizer,

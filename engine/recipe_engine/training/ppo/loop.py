@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from recipe_engine.errors import Interrupted
 from recipe_engine.training import checkpoint
-from recipe_engine.training.adapter_products import adapter_products
 from recipe_engine.training.batches import plan_batches
 from recipe_engine.training.isolation import prove_isolation
+from recipe_engine.training.layers import quick_layers
 from recipe_engine.training.layout import layout_of
-from recipe_engine.training.norms import frozen_norms
 from recipe_engine.training.ppo.advantages import (
     Moments,
     adapted_coefficient,
@@ -103,7 +102,7 @@ def train_ppo(request: StageRequest, prompts: Sequence[Row], tokenizer: Any, sco
     tokens = 0
     model = request.inputs.model
     writing = open_writer(model, tokenizer, prompts, options, request.work)
-    with adapter_products(model), frozen_norms(model), writing as writer:
+    with quick_layers(model), writing as writer:
         training = _Training(request, prompts, tokenizer, score, writer)
         first = training.resume()
         request.reporter.progress(first, len(plan), "steps")
