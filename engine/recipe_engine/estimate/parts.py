@@ -127,7 +127,7 @@ def left_out(shapes: Shapes, tokens: int, adapters: AdaptLora | None, device: st
     """What one decoder layer keeps of what its adapters' dropout left out of a micro-batch.
 
     On a CPU that is a position of eight bytes for each number that is left out, where these take less than a mask, a
-    byte for each number (recipe_engine.training.adapter_products).
+    byte for each number (recipe_engine.training.adapter_inputs).
     """
     if adapters is None or not adapters.dropout:
         return 0
