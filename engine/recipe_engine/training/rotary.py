@@ -28,7 +28,7 @@ def rotary_positions(model: Any) -> Iterator[None]:
         model: any.
     """
     modules = {type(module).__module__: None for module in model.modules()}
-    found = {name: rotate for name in modules if (rotate := getattr(sys.modules[name], _NAME, None)) is not None}
+    found = {name: rotate for name in modules if (rotate := getattr(sys.modules.get(name), _NAME, None)) is not None}
     alike = {name: rotate for name, rotate in found.items() if _is_alike(rotate)}
     try:
         for name, rotate in alike.items():
@@ -45,7 +45,7 @@ def _is_alike(rotate: Callable[..., Any]) -> bool:
     angles = sample[:, 0].cos(), sample[:, 0].sin()
     try:
         results = rotate(sample, -sample, *angles)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, IndexError):
         return False  # it is called in another way
     expected = _rotate(rotate, sample, -sample, *angles)
     return len(results) == len(expected) and all(map(torch.equal, results, expected))
@@ -93,23 +93,23 @@ class Rotary(torch.autograd.Function):
             As ``x``.
         """
         ctx.save_for_backward(cos, sin)
-        first, second = x.chunk(2, dim=-1)
-        of_first, of_second = sin.chunk(2, dim=-1)
-        result = x * cos
-        left, right = result.chunk(2, dim=-1)
-        left.sub_(second * of_first)
-        right.add_(first * of_second)
-        return result
+        first, second = sin.chunk(2, dim=-1)
+        return _turned(x, cos, -first, second)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Of x: dy cos - r(dy sin)."""
         cos, sin = ctx.saved_tensors
-        first, second = gradient.chunk(2, dim=-1)
-        of_first, of_second = sin.chunk(2, dim=-1)
-        result = gradient * cos
-        left, right = result.chunk(2, dim=-1)
-        left.add_(second * of_second)
-        right.sub_(first * of_first)
-        return result, None, None
+        first, second = sin.chunk(2, dim=-1)
+        return _turned(gradient, cos, second, -first), None, None
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, of_second: torch.Tensor, of_first: torch.Tensor) -> torch.Tensor:
+    """The halves (a, b) of x times cos, and b times a factor more to the one, a times a factor more to the other."""
+    first, second = x.chunk(2, dim=-1)
+    result = x * cos
+    left, right = result.chunk(2, dim=-1)
+    left.add_(second * of_second)
+    right.add_(first * of_first)
+    return result
