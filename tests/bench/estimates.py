@@ -126,6 +126,7 @@ def held(recipe: Path, home: Path) -> int:
 
 def main(names: list[str]) -> None:
     """Print a line for each training: MiB that were estimated and measured, and their ratio."""
+    (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
         folder = Path(name)
         libraries = held(SHORT.write(folder, tiny.write_model(folder / "tiny")), folder / "home")
