@@ -154,17 +154,18 @@ def kept_bytes(folder: Path, adapters: AdaptLora, rows: int, length: int) -> int
 def test_gaps_stay_where_the_last_product_of_a_quantized_layer_has_no_adapter(shapes: Shapes) -> None:
     some, nf4, full = AdaptLora(rank=4, target_modules=("q_proj", "v_proj")), LoadNf4(), LoadFull()
     nothing = parts.heap_recomputing(shapes, 0, 2, LORA, nf4)
-    assert parts.heap_recomputing(shapes, 1000, 2, LORA, nf4) - nothing == 1100
-    assert parts.heap_recomputing(shapes, 1000, 4, None, full) - nothing == 2200
-    assert parts.heap_recomputing(shapes, 1000, 2, some, full) - nothing == 1100
+    assert parts.heap_recomputing(shapes, 1000, 2, LORA, nf4) - nothing == 1600
+    assert parts.heap_recomputing(shapes, 1000, 4, None, full) - nothing == 2600
+    assert parts.heap_recomputing(shapes, 1000, 2, some, full) - nothing == 1600
     assert parts.heap_recomputing(shapes, 1000, 2, some, nf4) - nothing == 300 * tiny.LAYERS
 
 
 def test_the_limits_are_those_of_the_training() -> None:
     """They are written down twice, as the training's modules import PyTorch and a plan must not."""
-    from recipe_engine.training import block_attention, head, packed_attention, packed_weights
+    from recipe_engine.training import block_attention, head, packed_attention, packed_weights, readout
 
     assert parts.LOGITS_AT_ONCE == head.LOGITS_AT_ONCE
+    assert (parts.ON_A_CPU, parts.GONE_OVER) == (readout.POSITIONS_ON_A_CPU, readout.GONE_OVER_ON_A_CPU)
     assert parts.LONGEST_IN_PRODUCTS == packed_attention.LONGEST_IN_PRODUCTS
     assert all(parts.attention_block(tokens) == block_attention.block_of(tokens) for tokens in range(513))
     assert parts.LARGEST_COPY == packed_weights.LARGEST_COPY
@@ -200,7 +201,7 @@ def test_what_does_not_fit_is_refused_with_what_would(outline: ModelOutline) -> 
     check_memory(recipe, found)
     enough = round(found.needed / CERTAINTY) + 1
     check_memory(recipe, outlook(recipe, catalogue, outline, {}, there=enough))
-    with pytest.raises(UnfitEnvironment, match=r"train needs about 0\.6 GiB of memory, and there are") as raised:
+    with pytest.raises(UnfitEnvironment, match=r"train needs about 0\.5 GiB of memory, and there are") as raised:
         check_memory(recipe, outlook(recipe, catalogue, outline, {}, there=enough - 2))
     assert "micro_batch_tokens = 1024 saves" in raised.value.hint
     assert "gradient_checkpointing = true saves" in raised.value.hint
@@ -211,7 +212,7 @@ def test_rows_that_are_prepared_count_as_they_are(outline: ModelOutline) -> None
     metrics = {"prepare.train": {"rows": 10, "tokens": 400, "longest_row": 100}}
     unknown = outlook(recipe, catalogue, outline, {}, None).stages["train"].parts["activations"]
     known = outlook(recipe, catalogue, outline, metrics, None).stages["train"].parts["activations"]
-    assert known < unknown / 15
+    assert known < unknown / 10
 
 
 def test_a_window_is_all_that_an_evaluation_reads_of_a_row(outline: ModelOutline) -> None:

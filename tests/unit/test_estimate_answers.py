@@ -202,10 +202,9 @@ def test_the_limits_are_those_of_the_trainings() -> None:
     from trl.kernels import chunked_logprob
     from trl.trainer import utils
 
-    from recipe_engine.training import decoding, readout
+    from recipe_engine.training import decoding
 
     assert answers._READ_AT_ONCE == decoding._TOKENS_AT_ONCE
-    assert (answers.ON_A_CPU, answers.GONE_OVER) == (readout.POSITIONS_ON_A_CPU, readout.GONE_OVER_ON_A_CPU)
     assert answers.TILE == chunked_logprob.TOKEN_CHUNK_SIZE
     assert answers.TILE_WORDS == utils._CHUNKED_LOGPROB_CHUNK_SIZE
 

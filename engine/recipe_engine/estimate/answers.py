@@ -26,9 +26,6 @@ _READ_AT_ONCE = 4096  # tokens of prompts (recipe_engine.training.decoding)
 # What is there of a logit while the next token is drawn: itself, in float32, at the temperature, its share of the
 # probability, and their sums in float64 (recipe_engine.training.sampling).
 _OF_A_DRAW = 2 + 3 * parts.FLOAT32 + 8
-# Positions of a chunk of PPO's logits, and how many of these are gone over at a time, in float32 and with logarithms of
-# their shares (recipe_engine.training.readout).
-ON_A_CPU, GONE_OVER, _OF_ONE_GONE_OVER = 256, 64, 2 * parts.FLOAT32
 # TRL's head: positions and words of a tile (trl.kernels.chunked_logprob, trl.trainer.utils). Its backward pass, where
 # there is no Triton, has a tile in the model's precision, seven times in float32, and once as truth values.
 TILE, TILE_WORDS, _OF_A_TILE = 4096, 2**15, 7 * parts.FLOAT32 + 1
@@ -96,18 +93,13 @@ def _learning(shapes: Shapes, job: Job, options: OnPolicy) -> dict[str, int]:
     adapters = job.adapt if isinstance(job.adapt, AdaptLora) else None
     if isinstance(options, TrainPpo):
         layer = parts.layer_activations(shapes, tokens, longest, size, adapters)
-        head = _chunk(shapes, tokens, size) if job.device == "cpu" else parts.head_activations(shapes, tokens)
+        head = parts.head_activations(shapes, tokens, size, job.device)
     else:  # side by side, with a mask, which the products of short rows do not take
         layer = parts.layer_activations(shapes, tokens, parts.LONGEST_IN_PRODUCTS + 1, size, adapters)
         head = _tile(shapes, tokens, size, job.device)
     kept = shapes.layers * layer
     gradients = parts.FLOAT32 * parts.trained_numbers(shapes, job.adapt)  # gone while answers are written
     return {"gradients": gradients, "activations": kept + max(layer, head), "heap": parts.heap(kept, layer)}
-
-
-def _chunk(shapes: Shapes, tokens: int, size: int) -> int:
-    positions = min(tokens, ON_A_CPU, max(1, parts.LOGITS_AT_ONCE // shapes.vocabulary))
-    return shapes.vocabulary * (positions * size + min(positions, GONE_OVER) * _OF_ONE_GONE_OVER)
 
 
 def _tile(shapes: Shapes, tokens: int, size: int, device: str) -> int:

@@ -24,16 +24,18 @@ _BLOCK, _SCALES = 64, 256
 # bitsandbytes' optimizers: numbers that share a scale, from how many on a tensor's moments are in 8 bits, and from how
 # many on they are paged.
 _OPTIMIZER_BLOCK, _SMALL_FROM, _PAGED_FROM = 256, 4096, 100_000
-# Largest chunk of logits (recipe_engine.training.head), and what is there of each: itself in float32, its softmax and
-# their gradient.
-LOGITS_AT_ONCE, _OF_A_LOGIT = 2**24, 3 * FLOAT32
+# Largest chunk of logits (recipe_engine.training.head), its positions on a CPU, and how many of these are gone over at
+# a time, in float32 and with logarithms of their shares (recipe_engine.training.readout).
+LOGITS_AT_ONCE, ON_A_CPU, GONE_OVER, _OF_ONE_GONE_OVER = 2**24, 256, 64, 2 * FLOAT32
+# What is there of each logit while answers are written: itself in float32, its share, and what is drawn from.
+OF_A_LOGIT = 3 * FLOAT32
 # Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
 LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
 LARGEST_COPY = 2**30
 _TRAINER = 10 << 20
 # What gaps between activations that are computed again take, in activations of a layer, by the bytes of a number.
-_GAPS = {2: 1.1, FLOAT32: 2.2}
+_GAPS = {2: 1.6, FLOAT32: 2.6}
 _QUERY_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"})
 _OUTPUT_PARTS = frozenset({"o_proj", "out_proj", "dense"})
 _LAST_PARTS = frozenset({"down_proj", "fc2", "dense_4h_to_h", "c_proj"})
@@ -139,9 +141,12 @@ def attention_block(tokens: int) -> int:
     return max(32, 1 << (-(-tokens // 4) - 1).bit_length())
 
 
-def head_activations(shapes: Shapes, labels: int) -> int:
-    """Logits of one chunk and what is computed of them."""
-    return min(labels * shapes.vocabulary, max(LOGITS_AT_ONCE, shapes.vocabulary)) * _OF_A_LOGIT
+def head_activations(shapes: Shapes, labels: int, size: int, device: str) -> int:
+    """Logits of one chunk, and what is computed of them."""
+    positions = min(labels, max(1, LOGITS_AT_ONCE // shapes.vocabulary))
+    on_cpu = device == "cpu"
+    positions, gone_over = (min(positions, limit) if on_cpu else positions for limit in (ON_A_CPU, GONE_OVER))
+    return shapes.vocabulary * (positions * size + gone_over * _OF_ONE_GONE_OVER)
 
 
 def cache(shapes: Shapes, rows: int, length: int, size: int) -> int:

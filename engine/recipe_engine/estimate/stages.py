@@ -95,7 +95,7 @@ def _passes(shapes: Shapes, job: Job, options: Training) -> dict[str, int]:
     kept = size * tokens * shapes.hidden if options.recomputes else layer
     if options.activation_offload:
         kept = 0
-    head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens)
+    head = 0 if isinstance(options, TrainReward) else parts.head_activations(shapes, tokens, size, job.device)
     found["activations"] = shapes.layers * kept + max(layer, head)
     if options.recomputes and job.device == "cpu":
         found["heap"] = parts.heap_recomputing(shapes, layer, size, adapters, job.load)
@@ -134,7 +134,11 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
             continue
         # Nothing is kept for a backward pass: one layer at a time, and the logits.
         layer = parts.layer_activations(shapes, rows * longest, longest, size, None)
-        found["activations"] = max(layer, parts.head_activations(shapes, rows * max(1, longest if not fresh else 1)))
+        if fresh:
+            logits = rows * shapes.vocabulary * parts.OF_A_LOGIT
+        else:
+            logits = parts.head_activations(shapes, rows * max(1, longest), size, job.device)
+        found["activations"] = max(layer, logits)
         if not isinstance(job.load, LoadFull):
             found["one layer dequantized"] = _one_layer(shapes, job)
         yield StageMemory(f"evaluate.{instance}", found)
