@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from recipe_engine.training.on_policy import OnPolicy
 
 _READ_AT_ONCE = 4096  # tokens of prompts (recipe_engine.training.decoding)
-# What is there of a logit while the next token is drawn: itself, in float32, at the temperature, its share of the
-# probability, and their sums in float64 (recipe_engine.training.sampling).
-_OF_A_DRAW = 2 + 3 * parts.FLOAT32 + 8
 # TRL's head: positions and words of a tile (trl.kernels.chunked_logprob, trl.trainer.utils). Its backward pass, where
 # there is no Triton, has a tile in the model's precision, seven times in float32, and once as truth values.
 TILE, TILE_WORDS, _OF_A_TILE = 4096, 2**15, 7 * parts.FLOAT32 + 1
@@ -80,7 +77,8 @@ def _writing(shapes: Shapes, job: Job, options: OnPolicy) -> dict[str, int]:
     return {
         "keys and values": parts.cache(shapes, rows, lengths.longest + options.max_new_tokens, size),
         "activations": max(
-            parts.layer_activations(shapes, read, lengths.longest, size, None), rows * shapes.vocabulary * _OF_A_DRAW
+            parts.layer_activations(shapes, read, lengths.longest, size, None),
+            rows * shapes.vocabulary * parts.OF_A_DRAW,
         ),
         "weights in another order": parts.packed_weights(shapes, job.load) if job.device == "cpu" else 0,
         "heap": parts.heap(0, 0),

@@ -27,8 +27,9 @@ _OPTIMIZER_BLOCK, _SMALL_FROM, _PAGED_FROM = 256, 4096, 100_000
 # Largest chunk of logits (recipe_engine.training.head), its positions on a CPU, and how many of these are gone over at
 # a time, in float32 and with logarithms of their shares (recipe_engine.training.readout).
 LOGITS_AT_ONCE, ON_A_CPU, GONE_OVER, _OF_ONE_GONE_OVER = 2**24, 256, 64, 2 * FLOAT32
-# What is there of each logit while answers are written: itself in float32, its share, and what is drawn from.
-OF_A_LOGIT = 3 * FLOAT32
+# What is there of a logit while the next token is drawn: itself, in float32, at the temperature, its share of the
+# probability, and their sums in float64 (recipe_engine.training.sampling).
+OF_A_DRAW = 2 + 3 * FLOAT32 + 8
 # Up to this length a layer keeps the attention weights (recipe_engine.training.packed_attention).
 LONGEST_IN_PRODUCTS = 512
 # Up to this size weights are copied to write answers on a CPU (recipe_engine.training.packed_weights).
@@ -144,8 +145,9 @@ def attention_block(tokens: int) -> int:
 def head_activations(shapes: Shapes, labels: int, size: int, device: str) -> int:
     """Logits of one chunk, and what is computed of them."""
     positions = min(labels, max(1, LOGITS_AT_ONCE // shapes.vocabulary))
-    on_cpu = device == "cpu"
-    positions, gone_over = (min(positions, limit) if on_cpu else positions for limit in (ON_A_CPU, GONE_OVER))
+    gone_over = positions
+    if device == "cpu":
+        positions, gone_over = min(positions, ON_A_CPU), min(positions, GONE_OVER)
     return shapes.vocabulary * (positions * size + gone_over * _OF_ONE_GONE_OVER)
 
 

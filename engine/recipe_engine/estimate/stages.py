@@ -135,7 +135,7 @@ def _evaluating(shapes: Shapes, job: Job) -> Iterator[StageMemory]:
         # Nothing is kept for a backward pass: one layer at a time, and the logits.
         layer = parts.layer_activations(shapes, rows * longest, longest, size, None)
         if fresh:
-            logits = rows * shapes.vocabulary * parts.OF_A_LOGIT
+            logits = rows * shapes.vocabulary * parts.OF_A_DRAW
         else:
             logits = parts.head_activations(shapes, rows * max(1, longest), size, job.device)
         found["activations"] = max(layer, logits)

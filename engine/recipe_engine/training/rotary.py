@@ -51,28 +51,18 @@ def _is_alike(rotate: Callable[..., Any]) -> bool:
     return len(results) == len(expected) and all(map(torch.equal, results, expected))
 
 
-def _rotate(
-    otherwise: Callable[..., Any],
-    query: torch.Tensor,
-    key: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    unsqueeze_dim: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys, (1, heads, tokens, width), turned; in the form that transformers calls.
+def _rotate(otherwise: Callable[..., Any], *given: torch.Tensor, **named: Any) -> Any:
+    """Queries and keys, (1, heads, tokens, width), turned.
 
     Args:
-        otherwise: what the architecture itself calls, for heads that are turned in part.
-        query: of the attention.
-        key: of the attention.
-        cos: of the angles, (1, tokens, width).
-        sin: of the angles, (1, tokens, width).
-        unsqueeze_dim: where heads are.
+        otherwise: what the architecture itself calls, for heads that are turned in part, and for calls of other forms.
+        given: queries, keys, and cosine and sine of the angles, (1, tokens, width).
+        named: whatever else.
     """
-    if not query.shape[-1] == key.shape[-1] == cos.shape[-1] == sin.shape[-1]:
-        found: tuple[torch.Tensor, torch.Tensor] = otherwise(query, key, cos, sin, unsqueeze_dim=unsqueeze_dim)
-        return found
-    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    if named or len(given) != 4 or len({part.shape[-1] for part in given}) != 1:
+        return otherwise(*given, **named)
+    query, key, cos, sin = given
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     return Rotary.apply(query, cos, sin), Rotary.apply(key, cos, sin)
 
 

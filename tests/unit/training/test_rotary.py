@@ -79,6 +79,24 @@ def learned(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Ten
     return logits.detach(), [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
+def test_a_call_in_another_form_is_left_to_the_architecture(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
+    """Some take positions as well, which others of the same name do not have, and some are called by keywords."""
+    module = importlib.import_module("transformers.models.llama.modeling_llama")
+    own = module.apply_rotary_pos_emb
+
+    def older(q: Any, k: Any = None, cos: Any = None, sin: Any = None, position_ids: Any = None) -> Any:
+        return own(q, k, cos, sin) if position_ids is None else own(q, k, cos[:, position_ids], sin[:, position_ids])
+
+    monkeypatch.setattr(module, "apply_rotary_pos_emb", older)
+    query, angles, positions = torch.randn(1, 2, 3, 8), torch.randn(1, 3, 8), torch.tensor([2, 0, 1])
+    with rotary_positions(tiny.load_model(llama)):
+        changed = module.apply_rotary_pos_emb
+        found = changed(query, query, angles, angles, positions), changed(query, k=query, cos=angles, sin=angles)
+    assert changed is not older
+    expected = older(query, query, angles, angles, positions), older(query, query, angles, angles)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_another_function_of_that_name_stays(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
     """Such as one that computes in float32."""
     module = importlib.import_module("transformers.models.llama.modeling_llama")
